@@ -1,0 +1,3 @@
+from minim1.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,249 @@
+"""One entry point: `minim1 VERB`. The only module that reads the command line and the environment."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+from minim1.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0, 2 for a user's mistake (one sentence on stderr), 130 after Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.function(arguments)
+        return 0
+    except UserError as mistake:
+        print(f"minim1: {mistake}", file=sys.stderr)
+        return 130 if type(mistake).__name__ == "Interrupted" else 2
+    except KeyboardInterrupt:
+        print("minim1: stopped at once; go on from the last save with --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="minim1", description="Build, train and talk to a scaled-down MiniMax-M1.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _training(verbs.add_parser("train", help="everything: pretraining, SFT, RL, report card"), ("pretrain", "sft", "rl"))
+    _training(verbs.add_parser("pretrain", help="pretraining alone"), ("pretrain",))
+    for stage, what in (("sft", "supervised fine-tuning"), ("rl", "reinforcement learning")):
+        verb = verbs.add_parser(stage, help=f"{what} of a trained model")
+        verb.add_argument("--from", dest="start_from", required=True, metavar="RUN", help="run folder to start from")
+        _training(verb, (stage,))
+
+    verb = verbs.add_parser("eval", help="accuracy and thinking length on held-out problems, bits per byte")
+    _run_argument(verb)
+    verb.add_argument("--families", nargs="+", metavar="NAME", help="default: all")
+    verb.add_argument("--problems", type=int, default=256, metavar="N")
+    verb.add_argument("--difficulty", type=int, metavar="N", help="of the problems; default: each family's own")
+    verb.add_argument("--temperature", type=float, default=1.0)
+    verb.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+    verb.add_argument("--budget", type=int, metavar="N", help="close the thinking after N tokens")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--text", action="store_true", help="also bits per byte of the held-out standard library")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(function=_eval)
+
+    verb = verbs.add_parser("chat", help="talk to a model")
+    _run_argument(verb)
+    verb.add_argument("--prompt", help="one message instead of a conversation")
+    verb.add_argument("--temperature", type=float, default=1.0)
+    verb.add_argument("--max-new-tokens", type=int, default=96, metavar="N")
+    verb.add_argument("--budget", type=int, metavar="N", help="close the thinking after N tokens")
+    verb.add_argument("--no-think", action="store_true", help="answer at once")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(function=_chat)
+
+    verb = verbs.add_parser("count", help="parameters, active parameters, checkpoint and cache bytes")
+    verb.add_argument("--preset", default=None, metavar="NAME", help="nano, small or m1-456b")
+    verb.add_argument("--config", metavar="FILE", help="a config.json instead of a preset")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(function=_count)
+
+    verb = verbs.add_parser("doctor", help="what this machine has, and what to expect")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(function=_doctor)
+    return top
+
+
+def _run_argument(verb) -> None:
+    verb.add_argument("run", nargs="?", default="shipped", help="run folder; default: the model in the package")
+
+
+def _training(verb, stages: tuple[str, ...]) -> None:
+    verb.add_argument("--preset", metavar="NAME", help="nano, small or smoke; default: small with CUDA, else nano")
+    verb.add_argument("--out", metavar="DIR", help="run folder; default: runs/PRESET")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--corpus", default="stdlib", metavar="DIR", help="folder of text or JSONL files")
+    verb.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    verb.add_argument("--workers", type=int, metavar="N", help="processes that share the rows; default: one per core")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    verb.add_argument("--part", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help="use your own part")
+    verb.add_argument("--quiet", action="store_true", help="no progress, no samples")
+    verb.add_argument("--json", action="store_true", help="the report card as JSON on stdout")
+    for stage in stages:
+        prefix = f"--{stage}-" if len(stages) > 1 else "--"
+        verb.add_argument(f"{prefix}steps", dest=f"{stage}_steps", type=int, metavar="N",
+                          help="rollout batches" if stage == "rl" else f"steps of {stage}")
+    if "rl" in stages:
+        verb.add_argument("--loss", default="cispo", metavar="NAME", help="cispo, grpo, dapo, ppo or reinforce")
+        verb.add_argument("--families", nargs="+", metavar="NAME", help="task families of RL; default: pair")
+    verb.set_defaults(function=_train, stages=stages)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in available:
+        raise UserError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
+    if not available[name]:
+        raise UserError(f"device {name!r} is not available here; use --device cpu")
+    return name
+
+
+def _train(arguments) -> None:
+    from minim1 import workers
+    from minim1.report.card import to_markdown, write_report
+    from minim1.train import pipeline
+
+    import torch
+
+    device = _device(arguments.device)
+    job = _job(arguments, device)
+    count = arguments.workers if arguments.workers is not None else workers.default_count(torch.device(device))
+    if count < 1:
+        raise UserError(f"--workers is {count}; it must be at least 1")
+    _check_out(job, arguments)
+    out = Path(job.out)
+    log = lambda text: None if arguments.quiet else print(text, file=sys.stderr)  # noqa: E731
+    log(f"Training {job.recipe.name} into {out} on {device} with {count} worker(s); Ctrl-C saves and stops.")
+    workers.run(count, pipeline.run, job)
+    card = write_report(out)
+    print(json.dumps(card) if arguments.json else to_markdown(card))
+    log(f"Report card: {out / 'report.md'}. Talk to it: minim1 chat {out}")
+
+
+def _job(arguments, device: str):
+    """The job that the command line describes."""
+    from minim1.train import pipeline
+    from minim1.train.recipes import recipe
+
+    start = getattr(arguments, "start_from", None)
+    name = arguments.preset or ("small" if device == "cuda" else "nano")
+    chosen = dataclasses.replace(recipe(name, arguments.seed), corpus=arguments.corpus)
+    if start is not None:
+        from minim1.config import M1Config
+        from minim1.train.checkpoint import find_run
+
+        start = str(find_run(start))
+        chosen = dataclasses.replace(chosen, model=M1Config.load(Path(start) / "config.json"))
+    for stage in arguments.stages:
+        if (steps := getattr(arguments, f"{stage}_steps")) is not None:
+            if steps < 1:
+                raise UserError(f"{stage} has {steps} steps; it needs at least 1")
+            chosen = dataclasses.replace(chosen, **{stage: dataclasses.replace(getattr(chosen, stage), steps=steps)})
+    if "rl" in arguments.stages:
+        families = {"families": tuple(arguments.families)} if arguments.families else {}
+        chosen = dataclasses.replace(
+            chosen, policy_loss=arguments.loss, rl=dataclasses.replace(chosen.rl, **families)
+        )
+    parts = []
+    for text in arguments.part:
+        field, equals, where = text.partition("=")
+        if not equals or ":" not in where:
+            raise UserError(f"--part is {text!r}; expected NAME=MODULE:FUNCTION, e.g. policy_loss=mine:my_cispo")
+        parts.append((field, where))
+    job = pipeline.Job(
+        recipe=chosen, out=arguments.out or f"runs/{name}", stages=arguments.stages, start_from=start,
+        resume=arguments.resume, device=device, parts=tuple(parts), quiet=arguments.quiet,
+    )
+    pipeline.check(job)
+    return job
+
+
+def _check_out(job, arguments) -> None:
+    """Never train into a folder that holds another run by accident."""
+    out = Path(job.out)
+    begun = any((out / stage / "run.json").exists() for stage in job.stages)
+    if begun and not job.resume:
+        raise UserError(f"{out} already holds a run; go on with it by --resume, or choose another folder with --out")
+    if job.resume and not begun:
+        raise UserError(f"{out} holds no run to resume; leave --resume out to start one")
+
+
+def _load(run: str):
+    from minim1.train.checkpoint import load
+
+    return load(run)
+
+
+def _eval(arguments) -> None:
+    from minim1.data.corpus import encode_corpus, load_corpus
+    from minim1.data.packing import heldout_windows
+    from minim1.evaluate import bits_per_byte, evaluate, task_sampling
+    from minim1.tasks import get_task
+    from minim1.train.recipes import FAMILIES
+
+    families = arguments.families or list(FAMILIES)
+    for family in families:
+        get_task(family)
+    if arguments.problems < 1:
+        raise UserError(f"--problems is {arguments.problems}; it must be at least 1")
+    model, tokenizer, _ = _load(arguments.run)
+    sampling = task_sampling(
+        tokenizer, max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature,
+        thinking_budget=arguments.budget,
+    )
+    scores = evaluate(model, tokenizer, families, count=arguments.problems, seed=arguments.seed,
+                      difficulty=arguments.difficulty, sampling=sampling)
+    result = {"run": arguments.run, "families": {name: dataclasses.asdict(s) for name, s in scores.items()}}
+    if arguments.text:
+        corpus = load_corpus("stdlib")
+        windows = heldout_windows(encode_corpus(corpus.heldout, tokenizer), 256)
+        result |= {"bits_per_byte": bits_per_byte(model, tokenizer, windows), "corpus": corpus.info}
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    for name, s in scores.items():
+        print(f"{name:8} {s.accuracy:.3f} ± {s.error:.3f} of {s.problems} problems, thinking {s.thinking:.1f} tokens")
+    if arguments.text:
+        print(f"text     {result['bits_per_byte']:.3f} bits per byte ({result['corpus']['python']})")
+
+
+def _chat(arguments) -> None:
+    from minim1 import chat
+
+    model, tokenizer, _ = _load(arguments.run)
+    settings = chat.Settings(arguments.temperature, arguments.max_new_tokens, not arguments.no_think, arguments.budget,
+                             arguments.seed)
+    if arguments.prompt is None:
+        chat.chat(model, tokenizer, settings)
+        return
+    messages = [{"role": "system", "content": None}, {"role": "user", "content": arguments.prompt}]
+    chat.reply(model, tokenizer, messages, settings, sys.stdout)
+
+
+def _count(arguments) -> None:
+    from minim1.config import M1Config, preset
+    from minim1.model.count import count, format_count
+
+    if arguments.preset and arguments.config:
+        raise UserError("--preset and --config are both given; choose one")
+    config = M1Config.load(arguments.config) if arguments.config else preset(arguments.preset or "nano")
+    result = count(config)
+    print(json.dumps(result) if arguments.json else format_count(result))
+
+
+def _doctor(arguments) -> None:
+    from minim1 import doctor
+
+    found = doctor.report(os.environ.get("OMP_WAIT_POLICY"))
+    print(json.dumps(found) if arguments.json else doctor.format_report(found))

@@ -1,0 +1,9 @@
+"""The one exception of a user's mistake."""
+
+
+class UserError(ValueError):
+    """A mistake of the user, told in one sentence: the value, what was expected, the remedy.
+
+    The command line prints the sentence and exits with code 2. Programming errors are never
+    wrapped in this class: they propagate with their traceback.
+    """

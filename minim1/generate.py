@@ -1,0 +1,201 @@
+"""How does it answer? Batched sampling on the decode cache: stop rules, repetition truncation, thinking budget.
+
+R rows (prompts times samples), T time, V vocabulary. The model is anything with `forward(ids, document_ids=,
+cache=, last_only=)` and `new_cache()`; all state of a generation is in its cache.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from minim1.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.
+
+    M1 recommends temperature 1.0 and top_p 0.95 (README §3). `repetition_window` is M1's stop rule (report
+    §3.2: 3,000 consecutive tokens each with probability > 0.99); 0 switches it off. `thinking_budget` closes
+    `<think>` by force after that many tokens; forced tokens are not supervised and have log-probability 0.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    samples_per_prompt: int = 1
+    stop_ids: tuple[int, ...] = ()
+    repetition_window: int = 0
+    repetition_probability: float = 0.99
+    thinking_budget: int | None = None
+    end_think_id: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"temperature is {self.temperature} and top_p {self.top_p}; expected temperature >= 0 and 0 < top_p <= 1"
+            )
+        if self.max_new_tokens < 1 or self.samples_per_prompt < 1:
+            raise UserError(
+                f"max_new_tokens is {self.max_new_tokens} and samples_per_prompt {self.samples_per_prompt}; "
+                "both must be at least 1"
+            )
+        if self.thinking_budget is not None and self.end_think_id is None:
+            raise UserError("thinking_budget is set without end_think_id; give the id of </think>")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Prompts with their sampled answers, one row each, padded on the right.
+
+    input_ids (R, T) int64; mask (R, T) bool, True at sampled tokens; logprobs (R, T) fp32 of the sampling
+    distribution, 0 where mask is False; document_ids (R, T), 0 for real tokens and -1 for padding;
+    completions: the new ids of each row, stop token included; finish: "stop", "length" or "repetition".
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    document_ids: Tensor
+    completions: list[list[int]] = field(repr=False)
+    finish: list[str] = field(repr=False)
+
+
+def sample_token(
+    logits: Tensor, *, temperature: float = 1.0, top_p: float = 1.0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw one token per row: the contract of the part `sampler`.
+
+    Args: logits (R, V); temperature 0 takes the largest; top_p keeps the smallest set of tokens whose
+        probability reaches top_p and renormalises.
+    Returns: ids (R,) int64 and their log-probabilities (R,) fp32 under the distribution drawn from
+        (at temperature 0: under the untempered softmax).
+
+    >>> sample_token(torch.tensor([[0.0, 9.0]]), temperature=0)[0]
+    tensor([1])
+    """
+    logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+    if temperature == 0:
+        ids = logprobs.argmax(-1)
+        return ids, logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    if top_p < 1:
+        ordered, order = logprobs.sort(dim=-1, descending=True)
+        outside = ordered.exp().cumsum(-1) - ordered.exp() >= top_p  # the mass before this token suffices
+        outside = torch.zeros_like(outside).scatter(-1, order, outside)
+        logprobs = logprobs.masked_fill(outside, -torch.inf).log_softmax(-1)
+    cumulative = logprobs.exp().cumsum(-1)
+    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+    ids = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+    return ids.squeeze(-1), logprobs.gather(-1, ids).squeeze(-1)
+
+
+def left_pad(prompts: Sequence[Sequence[int]], device) -> tuple[Tensor, Tensor | None]:
+    """Prompts as one (P, T) tensor, padded on the left, and their document ids (None when all have one length)."""
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise UserError(f"got {len(prompts)} prompts, at least one of them empty; every prompt needs a token")
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    if all(len(prompt) == longest for prompt in prompts):
+        return ids, None
+    pads = torch.tensor([longest - len(p) for p in prompts], device=device)
+    time = torch.arange(longest, device=device)
+    return ids, torch.where(time >= pads.unsqueeze(1), 0, -1)
+
+
+@torch.no_grad()
+def generate(
+    model,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    sampler: Callable = sample_token,
+    on_token: Callable[[int], None] | None = None,
+) -> Rollout:
+    """Sample `samples_per_prompt` answers to each prompt of token ids; rows of a prompt are neighbours.
+
+    Each prompt is read once; finished rows leave the batch. `on_token` receives the newest id of row 0.
+    The model is in eval mode meanwhile and put back afterwards.
+    """
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        cache = model.new_cache()
+        ids, document_ids = left_pad(prompts, device)
+        logits = model(ids, document_ids=document_ids, cache=cache, last_only=True).logits[:, -1]
+        if sampling.samples_per_prompt > 1:
+            cache.repeat(sampling.samples_per_prompt)
+            logits = logits.repeat_interleave(sampling.samples_per_prompt, dim=0)
+        return _decode(model, prompts, logits, cache, sampling, sampler, on_token)
+    finally:
+        model.train(training)
+
+
+def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollout:
+    rows, device = len(logits), logits.device
+    generator = torch.Generator(device=device).manual_seed(sampling.seed)
+    new = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
+    logprobs = torch.zeros(rows, sampling.max_new_tokens, device=device)
+    sampled = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.bool, device=device)
+    lengths = torch.full((rows,), sampling.max_new_tokens, device=device)
+    repeated = torch.zeros(rows, dtype=torch.bool, device=device)
+    stops = torch.tensor(sampling.stop_ids, dtype=torch.long, device=device)
+    alive = torch.arange(rows, device=device)  # rows of `new` that the cache still holds
+    running = torch.ones(rows, dtype=torch.bool, device=device)  # of those: not finished
+    thinking = torch.ones(rows, dtype=torch.bool, device=device)
+    confident = torch.zeros(rows, dtype=torch.long, device=device)  # consecutive near-certain tokens
+    for step in range(sampling.max_new_tokens):
+        ids, logprob = sampler(logits, temperature=sampling.temperature, top_p=sampling.top_p, generator=generator)
+        drawn = running.clone()
+        if sampling.thinking_budget is not None:
+            forced = thinking & (step >= sampling.thinking_budget) & (ids != sampling.end_think_id)
+            ids, logprob = torch.where(forced, sampling.end_think_id, ids), torch.where(forced, 0.0, logprob)
+            drawn &= ~forced
+            thinking &= ids != sampling.end_think_id
+        new[alive, step] = torch.where(running, ids, 0)
+        logprobs[alive, step] = torch.where(drawn, logprob, 0.0)
+        sampled[alive, step] = drawn
+        if on_token is not None and bool(running[0]) and int(alive[0]) == 0:
+            on_token(int(ids[0]))
+        ended = torch.isin(ids, stops)
+        if sampling.repetition_window:
+            confident = torch.where(logprob.exp() > sampling.repetition_probability, confident + 1, 0)
+            looping = (confident >= sampling.repetition_window) & ~ended
+            repeated[alive] |= looping & running
+            ended |= looping
+        lengths[alive] = torch.where(ended & running, step + 1, lengths[alive])
+        running &= ~ended
+        left = int(running.sum())
+        if left == 0 or step + 1 == sampling.max_new_tokens:
+            break
+        if left <= 0.8 * len(alive):  # drop finished rows from the batch
+            cache.select(running)
+            alive, ids, thinking, confident = alive[running], ids[running], thinking[running], confident[running]
+            running = running[running]
+        logits = model(ids.unsqueeze(1), cache=cache, last_only=True).logits[:, -1]
+    return _rollout(prompts, sampling, new, logprobs, sampled, lengths.tolist(), repeated.tolist())
+
+
+def _rollout(prompts, sampling, new, logprobs, sampled, lengths, repeated) -> Rollout:
+    repeat = sampling.samples_per_prompt
+    starts = [len(prompt) for prompt in prompts for _ in range(repeat)]
+    width = max(start + length for start, length in zip(starts, lengths))
+    shape, device = (len(starts), width), new.device
+    input_ids = torch.zeros(shape, dtype=torch.long, device=device)
+    mask = torch.zeros(shape, dtype=torch.bool, device=device)
+    padded = torch.zeros(shape, device=device)
+    document_ids = torch.full(shape, -1, dtype=torch.long, device=device)
+    completions, finish = [], []
+    for row, (start, length) in enumerate(zip(starts, lengths)):
+        end = start + length
+        input_ids[row, :start] = torch.tensor(prompts[row // repeat], device=device)
+        input_ids[row, start:end] = new[row, :length]
+        mask[row, start:end] = sampled[row, :length]
+        padded[row, start:end] = logprobs[row, :length]
+        document_ids[row, :end] = 0
+        completions.append(new[row, :length].tolist())
+        stopped = completions[-1][-1] in sampling.stop_ids
+        finish.append("stop" if stopped else "repetition" if repeated[row] else "length")
+    return Rollout(input_ids, mask, padded, document_ids, completions, finish)

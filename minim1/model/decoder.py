@@ -1,0 +1,306 @@
+"""The network: M1's block at any size, and `MiniM1` around it.
+
+B batch, T time, H heads, D head dim, C hidden, E experts, K experts per token, V vocabulary, L layers.
+Parameter names are those of M1's checkpoint, except that experts are stacked (`checkpoint.py` splits and joins).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minim1.config import LIGHTNING, M1Config
+from minim1.errors import UserError
+from minim1.model.cache import DecodeCache, KVCache, LinearState
+from minim1.model.documents import attention_mask, document_positions, document_runs
+from minim1.model.lightning import decay_slopes
+from minim1.model.parts import ModelParts
+
+
+@dataclass(frozen=True)
+class Output:
+    """logits (B, T, V) fp32; aux_loss scalar, mean over layers, 1.0 when balanced; expert_ids (L, B, T, K)."""
+
+    logits: Tensor
+    aux_loss: Tensor
+    expert_ids: Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every layer needs to know about the tokens of this call."""
+
+    document_ids: Tensor | None  # (B, T), for lightning layers
+    mask: Tensor | None  # (B, T, S), for softmax layers; None: plain causal
+    positions: Tensor  # (B, T)
+    valid: Tensor | None  # (B, T), False at padding; None: no padding
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dim, computed in fp32 (M1's code)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
+
+
+class LightningAttention(nn.Module):
+    """Lightning layer: SiLU(qkv), decayed linear attention, one RMSNorm over all heads, sigmoid gate (facts §1.3)."""
+
+    INNER_EPS = 1e-6  # M1's inner norm does not use rms_norm_eps
+
+    def __init__(self, config: M1Config, layer: int, parts: ModelParts) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.block_size = config.num_attention_heads, config.head_dim, config.block_size
+        inner = self.heads * self.head_dim
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * inner, bias=False)  # head-major: q, k, v of head 0, ...
+        self.output_gate = nn.Linear(config.hidden_size, inner, bias=False)
+        self.norm = RMSNorm(inner, self.INNER_EPS)
+        self.out_proj = nn.Linear(inner, config.hidden_size, bias=False)
+        slopes = decay_slopes(self.heads, layer, config.num_hidden_layers, config.slopes)
+        self.register_buffer("slopes", slopes, persistent=False)  # fixed: not part of a checkpoint
+        self.lightning = parts.lightning
+
+    def forward(self, x: Tensor, context: Context, memory: LinearState | None) -> Tensor:
+        qkv = F.silu(self.qkv_proj(x)).unflatten(-1, (self.heads, 3 * self.head_dim))
+        q, k, v = qkv.split(self.head_dim, dim=-1)
+        out, state = self.lightning(
+            q, k, v, self.slopes, state=memory.state if memory else None, document_ids=context.document_ids
+        )
+        if memory is not None:
+            memory.state = state
+        return self.out_proj(torch.sigmoid(self.output_gate(x)) * self.norm(out.flatten(2)))
+
+
+class SoftmaxAttention(nn.Module):
+    """Softmax layer: grouped-query causal attention with partial rotary positions; no bias, no gate (facts §1.5)."""
+
+    def __init__(self, config: M1Config, parts: ModelParts) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = (
+            config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        )
+        self.rotary_dim, self.theta = config.rotary_dim, config.rope_theta
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.attention, self.rope = parts.attention, parts.rope
+
+    def forward(self, x: Tensor, context: Context, memory: KVCache | None) -> Tensor:
+        q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
+        k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        q, k = (
+            self.rope(y, context.positions, rotary_dim=self.rotary_dim, theta=self.theta) for y in (q, k)
+        )
+        if memory is not None:
+            k, v = memory.append(k, v)
+        return self.o_proj(self.attention(q, k, v, mask=context.mask).flatten(2))
+
+
+class Experts(nn.Module):
+    """Stacked SwiGLU experts: w1, w3 (E, F, C) and w2 (E, C, F)."""
+
+    def __init__(self, config: M1Config) -> None:
+        super().__init__()
+        experts, width, hidden = config.num_local_experts, config.intermediate_size, config.hidden_size
+        self.w1 = nn.Parameter(torch.empty(experts, width, hidden))
+        self.w2 = nn.Parameter(torch.empty(experts, hidden, width))
+        self.w3 = nn.Parameter(torch.empty(experts, width, hidden))
+
+
+class SparseMoE(nn.Module):
+    """fp32 router, top-k experts, weighted sum; also returns the balance loss and the chosen experts (facts §1.6)."""
+
+    def __init__(self, config: M1Config, parts: ModelParts) -> None:
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.gate = nn.Linear(config.hidden_size, config.num_local_experts, bias=False)
+        self.experts = Experts(config)
+        self.router, self.dispatch, self.balance_loss = parts.router, parts.dispatch, parts.balance_loss
+
+    def forward(self, x: Tensor, context: Context, replay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        flat = x.flatten(0, 1)
+        with torch.autocast(x.device.type, enabled=False):
+            wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
+            router_logits = F.linear(wide, self.gate.weight.to(wide.dtype))
+        weights, expert_ids = self.router(
+            router_logits, self.top_k, replay=None if replay is None else replay.flatten(0, 1)
+        )
+        out = self.dispatch(flat, weights, expert_ids, self.experts.w1, self.experts.w2, self.experts.w3)
+        valid = None if context.valid is None else context.valid.flatten()
+        aux = self.balance_loss(router_logits, expert_ids, valid)
+        return out.view_as(x), aux, expert_ids.view(*x.shape[:2], -1)
+
+
+class Block(nn.Module):
+    """One layer: attention, then experts, each in M1's residual order (facts §1.2).
+
+    With `postnorm` the residual is the *normalised* input, y = norm(h), h' = alpha y + beta f(y): DeepNorm's
+    post-norm, written shifted by one norm. Without it the residual is h itself: ordinary pre-norm.
+    """
+
+    def __init__(self, config: M1Config, layer: int, parts: ModelParts) -> None:
+        super().__init__()
+        lightning = config.attn_type_list[layer] == LIGHTNING
+        self.self_attn = LightningAttention(config, layer, parts) if lightning else SoftmaxAttention(config, parts)
+        self.block_sparse_moe = SparseMoE(config, parts)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        kind = "linear_attention" if lightning else "full_attention"
+        self.attention_scale = tuple(getattr(config, f"layernorm_{kind}_{name}") for name in ("alpha", "beta"))
+        self.mlp_scale = (config.layernorm_mlp_alpha, config.layernorm_mlp_beta)
+        self.postnorm = config.postnorm
+
+    def forward(self, h: Tensor, context: Context, memory, replay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        y = self.input_layernorm(h)
+        h = self._residual(h, y, self.self_attn(y, context, memory), self.attention_scale)
+        z = self.post_attention_layernorm(h)
+        out, aux, expert_ids = self.block_sparse_moe(z, context, replay)
+        return self._residual(h, z, out, self.mlp_scale), aux, expert_ids
+
+    def _residual(self, h: Tensor, normed: Tensor, out: Tensor, scale: tuple[float, float]) -> Tensor:
+        alpha, beta = scale
+        return alpha * (normed if self.postnorm else h) + (out if beta == 1 else beta * out)
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: M1Config, parts: ModelParts) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer, parts) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class MiniM1(nn.Module):
+    """A MiniMax-M1 of any size.
+
+    Args:
+        config: the architecture.
+        parts: replaceable functions (`minim1.parts.Parts`, or `ModelParts`); defaults are the package's own.
+        seed: of the initialisation; the same seed gives the same weights.
+    """
+
+    def __init__(self, config: M1Config, parts: ModelParts = ModelParts(), *, seed: int = 0) -> None:
+        super().__init__()
+        self.config, self.parts = config, parts
+        with torch.device("meta"):  # every weight is set below, so allocate nothing twice
+            self.model = Decoder(config, parts)
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if torch.get_default_device().type != "meta":
+            self._materialise(seed)
+
+    def _materialise(self, seed: int) -> None:
+        self.to_empty(device=torch.get_default_device())
+        initialise(self, torch.Generator().manual_seed(seed))
+
+    def new_cache(self) -> DecodeCache:
+        """An empty decode cache for this model."""
+        return DecodeCache(self.config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        positions: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: DecodeCache | None = None,
+        last_only: bool = False,
+        replay: Tensor | None = None,
+    ) -> Output:
+        """Logits of the next token at every position.
+
+        Args:
+            input_ids: (B, T) int64.
+            positions: (B, T), for rotary attention; default: counted within each document.
+            document_ids: (B, T), -1 is padding; None: one document per row.
+            cache: continues, and is extended by, the tokens of this call.
+            last_only: logits of the last position alone, (B, 1, V).
+            replay: (L, B, T, K) expert ids to use instead of the router's choice.
+        Raises:
+            UserError: input_ids that are not (B, T) integers, or ids outside the vocabulary.
+        """
+        self._check(input_ids)
+        context = self._context(input_ids, positions, document_ids, cache)
+        h = self.model.embed_tokens(input_ids)
+        aux_losses, expert_ids = [], []
+        for index, block in enumerate(self.model.layers):
+            memory = None if cache is None else cache.layers[index]
+            h, aux, ids = block(h, context, memory, None if replay is None else replay[index])
+            aux_losses.append(aux)
+            expert_ids.append(ids)
+        h = self.model.norm(h[:, -1:] if last_only else h)
+        return Output(self._head(h), torch.stack(aux_losses).mean(), torch.stack(expert_ids))
+
+    def _head(self, h: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, enabled=torch.is_autocast_enabled(h.device.type) and not self.config.fp32_head):
+            if self.config.fp32_head:
+                h = h.to(torch.promote_types(h.dtype, torch.float32))
+                return F.linear(h, self.lm_head.weight.to(h.dtype))
+            return self.lm_head(h).float()
+
+    def _context(self, input_ids, positions, document_ids, cache) -> Context:
+        length = input_ids.shape[1]
+        if cache is None:
+            runs = None if document_ids is None else document_runs(document_ids)
+            mask = None if runs is None else attention_mask(runs, runs)
+            local = None if runs is None else document_positions(runs)
+        else:
+            start = cache.position
+            runs = cache.extend(input_ids, document_ids)
+            ragged = cache.ragged
+            mask = attention_mask(runs, cache.runs[:, : cache.length]) if ragged else None
+            local = document_positions(runs) if document_ids is not None else None
+            if local is None:
+                local = torch.arange(length, device=input_ids.device).expand_as(input_ids)
+            if start is not None:  # the first document of this call continues where the last call stopped
+                first = runs == runs.masked_fill(runs < 0, runs.numel()).amin(1, keepdim=True)
+                local = local + start.unsqueeze(1) * first
+            last = torch.where(runs >= 0, local + 1, 0)
+            newest = runs == runs.amax(1, keepdim=True)
+            after = (last * newest).amax(1)
+            cache.position = after if start is None else torch.where((runs >= 0).any(1), after, start)
+        if positions is None:
+            default = torch.arange(length, device=input_ids.device).expand_as(input_ids)
+            positions = default if local is None else local
+        valid = None if document_ids is None else document_ids >= 0
+        return Context(document_ids, mask, positions, valid)
+
+    def _check(self, input_ids: Tensor) -> None:
+        if input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32) or input_ids.shape[1] == 0:
+            raise UserError(
+                f"input_ids have shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}; expected (B, T) integers"
+            )
+
+
+def initialise(model: MiniM1, generator: torch.Generator) -> None:
+    """Xavier initialisation with DeepNorm's gain (8L)^(-1/4) on value, output and expert matrices (facts §1.2).
+
+    Query, key, gate, router, embedding and head have gain 1. Norm weights are 1. In place, reproducible.
+    """
+    config, gain = model.config, model.config.init_gain
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.ones_(parameter)
+            continue
+        fan_out, fan_in = parameter.shape[-2:]
+        if name.endswith("qkv_proj.weight"):
+            fan_out //= 3
+        scaled = any(key in name for key in ("v_proj", "o_proj", "out_proj", "experts")) and "qkv" not in name
+        std = (2.0 / (fan_in + fan_out)) ** 0.5 * (gain if scaled else 1.0)
+        with torch.no_grad():
+            parameter.normal_(0.0, std, generator=generator)
+            if name.endswith("qkv_proj.weight"):  # v is the last third of each head
+                parameter.view(config.num_attention_heads, 3, config.head_dim, -1)[:, 2].mul_(gain)
+    for index, block in enumerate(model.model.layers):
+        if isinstance(block.self_attn, LightningAttention):
+            block.self_attn.slopes.copy_(
+                decay_slopes(config.num_attention_heads, index, config.num_hidden_layers, config.slopes)
+            )

@@ -1,0 +1,231 @@
+"""Lightning attention: the definition, two equivalent forms, and the choice between them.
+
+    o_t = sum over j <= t of exp(-s (t - j)) (q_t . k_j) v_j          one slope s per head
+
+No scale, no softmax, no denominator: position enters by the decay alone (MiniMax-01 report §2.2; M1's code).
+B batch, T time, H heads, D head dim, C block length, N number of blocks.
+
+  `lightning_recurrent`  the definition: one (D, D) state per head, one token at a time, O(T D^2)
+  `lightning_quadratic`  all pairs at once: ((Q K^T) * decay) V, O(T^2 D)
+  `lightning_chunked`    both at their best: quadratic inside blocks, recurrent between them, O(T D^2 + T C D)
+
+All take and return a state, honour `document_ids` (see `documents.py`) and agree to rounding error.
+Exponents are never positive, so nothing overflows whatever the slope.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from minim1.errors import UserError
+from minim1.model.documents import document_runs
+
+
+def base_slopes(num_heads: int) -> list[float]:
+    """ALiBi's ladder 2^(-8h/H), h = 1..H; for other than powers of two M1's (ALiBi's) interleaved fallback.
+
+    >>> base_slopes(4)
+    [0.25, 0.0625, 0.015625, 0.00390625]
+    """
+    if math.log2(num_heads).is_integer():
+        return [2.0 ** (-8.0 * head / num_heads) for head in range(1, num_heads + 1)]
+    lower = 2 ** math.floor(math.log2(num_heads))
+    return base_slopes(lower) + base_slopes(2 * lower)[0::2][: num_heads - lower]
+
+
+def decay_slopes(num_heads: int, layer: int, num_layers: int, base: tuple[float, ...] | None = None) -> Tensor:
+    """Slopes s of a layer: decay per token is exp(-s). (H,) fp32, fixed, not learned (M1's code, facts §1.3).
+
+    s = base_h * (1 - l/(L-1) + 1e-5), with L counting all layers, softmax ones included: early layers are
+    local, late ones nearly undecayed. A one-layer model has the factor 1 + 1e-5 (M1 would divide by zero).
+
+    >>> decay_slopes(8, 0, 8)[0].item()
+    0.5000050067901611
+    """
+    factor = 1 - layer / (num_layers - 1) + 1e-5 if num_layers > 1 else 1 + 1e-5
+    return torch.tensor(base_slopes(num_heads) if base is None else base, dtype=torch.float64).mul(factor).float()
+
+
+def lightning_recurrent(q, k, v, slopes, *, state=None, document_ids=None):
+    """The definition, token by token:  S <- exp(-s) S + k^T v ;  o = q S.  Same contract as `lightning_attention`."""
+    q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
+    runs = None if document_ids is None else document_runs(document_ids)
+    decay = torch.exp(-slopes).view(-1, 1, 1)
+    newest = torch.zeros(q.shape[0], dtype=torch.long, device=q.device)  # document the state belongs to
+    outputs = []
+    for t in range(q.shape[1]):
+        updated = decay * state + k[:, t].unsqueeze(-1) * v[:, t].unsqueeze(-2)
+        if runs is not None:
+            fresh = k[:, t].unsqueeze(-1) * v[:, t].unsqueeze(-2)
+            run = runs[:, t]
+            updated = torch.where((run > newest).view(-1, 1, 1, 1), fresh, updated)
+            updated = torch.where((run >= 0).view(-1, 1, 1, 1), updated, state)
+            newest = torch.maximum(newest, run)
+        state = updated
+        out = (q[:, t].unsqueeze(-2) @ state).squeeze(-2)
+        outputs.append(out if runs is None else out.masked_fill((runs[:, t] < 0).view(-1, 1, 1), 0))
+    return torch.stack(outputs, dim=1), state
+
+
+def lightning_quadratic(q, k, v, slopes, *, state=None, document_ids=None):
+    """All pairs at once, as one block. Same contract as `lightning_attention`; O(T^2) time and memory."""
+    return lightning_chunked(q, k, v, slopes, state=state, document_ids=document_ids, block_size=q.shape[1])
+
+
+def lightning_chunked(q, k, v, slopes, *, state=None, document_ids=None, block_size: int = 64):
+    """The block form (MiniMax-01 report Alg. 1, with the decays of M1's code). Same contract as `lightning_attention`.
+
+    In a block of m tokens (i, j from 0), S the state before it:
+
+        O = ((Q K^T) * decay^(i-j)) V  +  decay^(i+1) Q S
+        S <- decay^m S + (decay^(m-1-j) K)^T V
+    """
+    no_state = state is None
+    batch, length, heads, dim = q.shape
+    q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
+    if document_ids is None:
+        out, state = _blocks(q, k, v, slopes, None if no_state else state, None, block_size)
+        return out, state
+    runs = document_runs(document_ids)
+    real = runs >= 0
+    if not (real[:, 1:] & ~real[:, :-1]).any():  # padding, if any, is at the end already
+        return _blocks(q, k, v, slopes, state, runs, block_size)
+    order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first: padding is transparent
+    index = order.view(batch, length, 1, 1)
+    q, k, v = (x.gather(1, index.expand(-1, -1, heads, x.shape[-1])) for x in (q, k, v))
+    out, state = _blocks(q, k, v, slopes, state, runs.gather(1, order), block_size)
+    return torch.zeros_like(out).scatter(1, index.expand(-1, -1, heads, out.shape[-1]), out), state
+
+
+def _blocks(q, k, v, slopes, state, runs, block_size):
+    """`lightning_chunked` on rows whose padding is at the end; `runs` (B, T) or None, `state` or None (zero)."""
+    batch, length, heads, _ = q.shape
+    block = min(block_size, length)
+    blocks = -(-length // block)
+    fill = blocks * block - length
+    if fill:
+        q, k, v = (torch.nn.functional.pad(x, (0, 0, 0, 0, 0, fill)) for x in (q, k, v))
+    # (B, H, N, C, D)
+    q, k, v = (x.unflatten(1, (blocks, block)).permute(0, 3, 1, 2, 4) for x in (q, k, v))
+    slope = slopes.view(heads, 1, 1)
+    i = torch.arange(block, device=q.device, dtype=q.dtype)
+    distance = i.view(-1, 1) - i
+    decay = torch.exp(-slope * distance.clamp(min=0)).tril().unsqueeze(1)  # (H, 1, C, C)
+
+    if runs is None:
+        size = torch.full((blocks,), float(block), dtype=q.dtype, device=q.device)
+        size[-1] = block - fill
+        sizes, pairs, reads, writes, keeps = size.view(1, 1, blocks, 1), None, None, None, None
+    else:
+        runs = torch.nn.functional.pad(runs, (0, fill), value=-1).view(batch, 1, blocks, block)
+        real = runs >= 0
+        k, v = k * real.unsqueeze(-1), v * real.unsqueeze(-1)
+        sizes = real.sum(-1, keepdim=True).to(q.dtype)  # (B, 1, N, 1)
+        newest = runs.flatten(2).cummax(-1).values.clamp(min=0).view_as(runs)[..., -1:]  # last document of each block
+        before = torch.cat([torch.zeros_like(newest[:, :, :1]), newest[:, :, :-1]], dim=2)
+        pairs = (runs.unsqueeze(-1) == runs.unsqueeze(-2)) & real.unsqueeze(-1)  # (B, 1, N, C, C)
+        reads, writes, keeps = runs == before, runs == newest, newest == before
+
+    scores = (q @ k.transpose(-1, -2)) * decay
+    if pairs is not None:
+        scores = scores * pairs
+    out = scores @ v
+
+    to_end = torch.exp(-slope * (sizes - 1 - i).clamp(min=0))  # (B or 1, H, N, C): decay^(m-1-j)
+    added = ((k * _where(to_end, writes).unsqueeze(-1)).transpose(-1, -2) @ v).unbind(2)  # N x (B, H, D, D)
+    if blocks > 1 or state is not None:
+        carry = _where(torch.exp(-slope * sizes), keeps).unsqueeze(-1).unbind(2)  # N x (B or 1, H, 1, 1)
+        state = torch.zeros_like(added[0]) if state is None else state
+        states = []
+        for block_added, block_carry in zip(added, carry):
+            states.append(state)
+            state = block_carry * state + block_added
+        since_start = _where(torch.exp(-slope * (i + 1)), reads)  # decay^(i+1)
+        out = out + (q * since_start.unsqueeze(-1)) @ torch.stack(states, dim=2)
+    else:
+        state = added[0]
+    return out.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :length], state
+
+
+def _where(weight: Tensor, condition: Tensor | None) -> Tensor:
+    return weight if condition is None else weight * condition
+
+
+def lightning_step(q, k, v, slopes, state, real=None):
+    """One decoded token:  S <- exp(-s) S + k^T v ;  o = q S.
+
+    Args: q, k, v (B, 1, H, D); slopes (H,); state (B, H, D, D); real (B,) bool, False leaves a row untouched.
+    """
+    q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
+    updated = torch.exp(-slopes).view(-1, 1, 1) * state + k.squeeze(1).unsqueeze(-1) * v.squeeze(1).unsqueeze(-2)
+    out = (q.squeeze(1).unsqueeze(-2) @ updated).transpose(1, 2)  # (B, 1, H, D)
+    if real is None:
+        return out, updated
+    real = real.view(-1, 1, 1, 1)
+    return out * real, torch.where(real, updated, state)
+
+
+FORMS = {"recurrent": lightning_recurrent, "quadratic": lightning_quadratic, "chunked": lightning_chunked}
+
+
+def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backend="auto", block_size: int = 64):
+    """Causal linear attention with a fixed decay per head: the contract of the part `lightning`.
+
+    Args:
+        q, k, v: (B, T, H, D), any float dtype; v may have another last size.
+        slopes: (H,) at least 0; the decay per token is exp(-slope).
+        state: (B, H, D_k, D_v) carried in, or None for zero. It belongs to the document at position 0.
+        document_ids: (B, T) integers or None (one document). A document is a maximal run of equal ids, a
+            change resets the state; -1 is padding: output 0, no part in any state, no decay.
+        backend: "auto", or "chunked", "quadratic", "recurrent".
+        block_size: block length of the chunked form.
+    Returns:
+        out (B, T, H, D_v) in q's dtype, and the state after position T-1 in fp32 (fp64 when q is fp64).
+    Raises:
+        UserError: shapes that do not fit, an unknown backend, or one that cannot run here.
+
+    >>> x = torch.ones(1, 3, 1, 1)
+    >>> lightning_attention(x, x, x, torch.tensor([math.log(2)]))[0].flatten().tolist()
+    [1.0, 1.5, 1.75]
+    """
+    _check(q, k, v, slopes, state, document_ids)
+    if backend == "triton":
+        raise UserError("backend 'triton' cannot run: this version has no Triton kernel yet; use backend='auto'")
+    if backend not in ("auto", *FORMS):
+        raise UserError(f"unknown backend {backend!r}; choose one of auto, {', '.join(FORMS)}")
+    with torch.autocast(q.device.type, enabled=False):  # the state is fp32 whatever the activations are
+        if backend == "auto" and q.shape[1] == 1 and state is not None:
+            real = None if document_ids is None else document_ids[:, 0] >= 0
+            out, state = lightning_step(q, k, v, slopes, state, real)
+        elif backend in ("auto", "chunked"):
+            out, state = lightning_chunked(
+                q, k, v, slopes, state=state, document_ids=document_ids, block_size=block_size
+            )
+        else:
+            out, state = FORMS[backend](q, k, v, slopes, state=state, document_ids=document_ids)
+    return out.to(q.dtype), state
+
+
+def _prepare(q, k, v, slopes, state):
+    """q, k, v, slopes and state in the accumulation dtype (fp64 for fp64 inputs, else fp32); a zero state if None."""
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    if state is None:
+        state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3], dtype=dtype)
+    return q.to(dtype), k.to(dtype), v.to(dtype), slopes.to(q.device, dtype), state.to(dtype)
+
+
+def _check(q, k, v, slopes, state, document_ids) -> None:
+    if q.ndim != 4 or q.shape != k.shape or q.shape[:3] != v.shape[:3]:
+        raise UserError(
+            f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; expected (B, T, H, D) for all"
+        )
+    if q.shape[1] == 0:
+        raise UserError(f"q has shape {tuple(q.shape)}; attention needs at least one token")
+    if slopes.shape != (q.shape[2],):
+        raise UserError(f"slopes have shape {tuple(slopes.shape)}; expected ({q.shape[2]},), one for each head")
+    expected = (q.shape[0], q.shape[2], q.shape[3], v.shape[3])
+    if state is not None and tuple(state.shape) != expected:
+        raise UserError(f"state has shape {tuple(state.shape)}; expected (B, H, D_k, D_v) = {expected}")
+    if document_ids is not None and document_ids.shape != q.shape[:2]:
+        raise UserError(f"document_ids have shape {tuple(document_ids.shape)}; expected (B, T) = {tuple(q.shape[:2])}")
