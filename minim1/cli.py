@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(function=_count)
 
+    verb = verbs.add_parser("report", help="write the report card of a run again, or compare runs that differ in the seed")
+    verb.add_argument("runs", nargs="+", metavar="RUN")
+    verb.add_argument("--out", metavar="FILE", help="where to keep the comparison, as JSON")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(function=_report)
+
     verb = verbs.add_parser("doctor", help="what this machine has, and what to expect")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(function=_doctor)
@@ -77,6 +83,7 @@ def _run_argument(verb) -> None:
 
 def _training(verb, stages: tuple[str, ...]) -> None:
     verb.add_argument("--preset", metavar="NAME", help="nano, small or smoke; default: small with CUDA, else nano")
+    verb.add_argument("--config", metavar="FILE", help="a config.json of your own instead of the preset's model")
     verb.add_argument("--out", metavar="DIR", help="run folder; default: runs/PRESET")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--corpus", default="stdlib", metavar="DIR", help="folder of text or JSONL files")
@@ -133,18 +140,19 @@ def _train(arguments) -> None:
 
 def _job(arguments, device: str):
     """The job that the command line describes."""
+    from minim1.config import M1Config
     from minim1.train import pipeline
+    from minim1.train.checkpoint import find_run
     from minim1.train.recipes import recipe
 
     start = getattr(arguments, "start_from", None)
     name = arguments.preset or ("small" if device == "cuda" else "nano")
     chosen = dataclasses.replace(recipe(name, arguments.seed), corpus=arguments.corpus)
     if start is not None:
-        from minim1.config import M1Config
-        from minim1.train.checkpoint import find_run
-
         start = str(find_run(start))
-        chosen = dataclasses.replace(chosen, model=M1Config.load(Path(start) / "config.json"))
+    if start is not None or arguments.config:
+        path = arguments.config or Path(start) / "config.json"
+        chosen = dataclasses.replace(chosen, model=M1Config.load(path))
     for stage in arguments.stages:
         if (steps := getattr(arguments, f"{stage}_steps")) is not None:
             if steps < 1:
@@ -240,6 +248,19 @@ def _count(arguments) -> None:
     config = M1Config.load(arguments.config) if arguments.config else preset(arguments.preset or "nano")
     result = count(config)
     print(json.dumps(result) if arguments.json else format_count(result))
+
+
+def _report(arguments) -> None:
+    from minim1.report import card, seeds
+    from minim1.train.checkpoint import write_json
+
+    if len(arguments.runs) == 1:
+        result, text = card.write_report(arguments.runs[0]), card.to_markdown
+    else:
+        result, text = seeds.gather([Path(run) for run in arguments.runs]), seeds.to_markdown
+    if arguments.out:
+        write_json(Path(arguments.out), result)
+    print(json.dumps(result) if arguments.json else text(result))
 
 
 def _doctor(arguments) -> None:

@@ -121,14 +121,14 @@ def bits_per_byte(
     training, device = model.training, next(model.parameters()).device
     model.eval()
     sizes = torch.as_tensor(tokenizer.byte_lengths, device=device)
-    total = torch.zeros(2, dtype=torch.float64, device=device)  # nats, bytes
+    total = torch.zeros(2, dtype=torch.float64)  # nats, bytes
     mine = windows.slice(slice(workers.rank, None, workers.size))
     for start in range(0, len(mine.input_ids), rows):
         batch = mine.slice(slice(start, start + rows)).to(device)
         logits = model(batch.input_ids, document_ids=batch.document_ids, positions=batch.positions).logits
         logprobs = token_logprobs(logits, batch.input_ids)
-        total[0] -= (logprobs * batch.mask).sum()
-        total[1] += (sizes[batch.input_ids] * batch.mask).sum()
+        total[0] -= float((logprobs * batch.mask).sum())
+        total[1] += float((sizes[batch.input_ids] * batch.mask).sum())
     model.train(training)
     nats, count = workers.sum(total).tolist()
     return nats / math.log(2) / count

@@ -2,7 +2,7 @@
 
 On a CPU two single-threaded workers beat two threads: a small model spends its time in many short operations,
 at whose ends threads wait for each other, while workers meet once per step and lose little when something
-else uses a core. Under `torchrun` the workers are torchrun's; otherwise `run` starts them itself.
+else uses a core.
 """
 
 import os

@@ -51,7 +51,7 @@ class RMSNorm(nn.Module):
 
 
 class LightningAttention(nn.Module):
-    """Lightning layer: SiLU(qkv), decayed linear attention, one RMSNorm over all heads, sigmoid gate (facts §1.3)."""
+    """Lightning layer: SiLU(qkv), decayed linear attention, one RMSNorm over all heads, sigmoid gate (M1's code)."""
 
     INNER_EPS = 1e-6  # M1's inner norm does not use rms_norm_eps
 
@@ -79,7 +79,7 @@ class LightningAttention(nn.Module):
 
 
 class SoftmaxAttention(nn.Module):
-    """Softmax layer: grouped-query causal attention with partial rotary positions; no bias, no gate (facts §1.5)."""
+    """Softmax layer: grouped-query causal attention with partial rotary positions; no bias, no gate (M1's code)."""
 
     def __init__(self, config: M1Config, parts: ModelParts) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Experts(nn.Module):
 
 
 class SparseMoE(nn.Module):
-    """fp32 router, top-k experts, weighted sum; also returns the balance loss and the chosen experts (facts §1.6)."""
+    """fp32 router, top-k experts, weighted sum; also returns the balance loss and the chosen experts (MiniMax-01 report §2.1)."""
 
     def __init__(self, config: M1Config, parts: ModelParts) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class SparseMoE(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then experts, each in M1's residual order (facts §1.2).
+    """One layer: attention, then experts, each in M1's residual order (M1's code; MiniMax-01 report §4.2).
 
     With `postnorm` the residual is the *normalised* input, y = norm(h), h' = alpha y + beta f(y): DeepNorm's
     post-norm, written shifted by one norm. Without it the residual is h itself: ordinary pre-norm.
@@ -281,7 +281,7 @@ class MiniM1(nn.Module):
 
 
 def initialise(model: MiniM1, generator: torch.Generator) -> None:
-    """Xavier initialisation with DeepNorm's gain (8L)^(-1/4) on value, output and expert matrices (facts §1.2).
+    """Xavier initialisation with DeepNorm's gain (8L)^(-1/4) on value, output and expert matrices (MiniMax-01 report §4.2).
 
     Query, key, gate, router, embedding and head have gain 1. Norm weights are 1. In place, reproducible.
     """

@@ -35,7 +35,7 @@ def base_slopes(num_heads: int) -> list[float]:
 
 
 def decay_slopes(num_heads: int, layer: int, num_layers: int, base: tuple[float, ...] | None = None) -> Tensor:
-    """Slopes s of a layer: decay per token is exp(-s). (H,) fp32, fixed, not learned (M1's code, facts §1.3).
+    """Slopes s of a layer: decay per token is exp(-s). (H,) fp32, fixed, not learned (M1's code).
 
     s = base_h * (1 - l/(L-1) + 1e-5), with L counting all layers, softmax ones included: early layers are
     local, late ones nearly undecayed. A one-layer model has the factor 1 + 1e-5 (M1 would divide by zero).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rotary(x: Tensor, positions: Tensor, *, rotary_dim: int, theta: float) -> Tensor:
-    """Rotate the first `rotary_dim` dims of each head by position; the rest pass (facts §1.5; MiniMax-01 report §2.4).
+    """Rotate the first `rotary_dim` dims of each head by position; the rest pass (M1's code; MiniMax-01 report §2.4).
 
     Pairs are (i, i + rotary_dim/2) with angle position * theta^(-2i/rotary_dim), computed in fp32 (or x's fp64).
 

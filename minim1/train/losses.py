@@ -141,7 +141,7 @@ def dapo_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *,
     total_tokens: float, total_sequences: float, eps_low: float = 0.2, eps_high: float = 0.28,
 ) -> LossOutput:
-    """DAPO's objective: PPO's surrogate with a higher upper bound, normalised by tokens (facts §4.1)."""
+    """DAPO's objective: PPO's surrogate with a higher upper bound, normalised by tokens (arXiv 2503.14476)."""
     return ppo_loss(
         logprobs, old_logprobs, advantages, mask, total_tokens=total_tokens, total_sequences=total_sequences,
         eps_low=eps_low, eps_high=eps_high,

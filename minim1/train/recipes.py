@@ -36,11 +36,11 @@ def nano(seed: int = 0) -> Recipe:
     """Ten minutes on two CPU cores."""
     return Recipe(
         name="nano", model=preset("nano"), seed=seed,
-        pretrain=StageConfig(steps=900, optim=OptimConfig(learning_rate=3e-3), seed=seed),
-        pretrain_mixture=Mixture(8, {"pair": 28, "add": 20, "sort": 6, "recall": 10}, 256),
-        sft=StageConfig(steps=300, optim=OptimConfig(learning_rate=1.5e-3), seed=seed),
+        pretrain=StageConfig(steps=850, optim=OptimConfig(learning_rate=3e-3), seed=seed),
+        pretrain_mixture=Mixture(7, {"pair": 28, "add": 20, "sort": 10, "recall": 24}, 256),
+        sft=StageConfig(steps=280, optim=OptimConfig(learning_rate=1.5e-3), seed=seed),
         sft_mixture=Mixture(2, {"pair": 48, "add": 24, "sort": 12, "recall": 24}, 256),
-        rl=RLConfig(steps=48, seed=seed),
+        rl=RLConfig(steps=32, seed=seed),
     )
 
 

@@ -31,7 +31,7 @@ class RLConfig:
     the importance weight are unpublished: ours.
     """
 
-    steps: int = 48
+    steps: int = 32
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, decay=1.0))
     families: tuple[str, ...] = ("pair",)
     prompts_per_rollout: int = 32
@@ -39,9 +39,9 @@ class RLConfig:
     updates_per_rollout: int = 16
     policy_options: dict = field(default_factory=dict)  # keywords of the policy loss, e.g. {"max_weight": 5.0}
     temperature: float = 1.0
-    max_new_tokens: int = 56
-    overlong_buffer: int = 8
-    repetition_window: int = 40
+    max_new_tokens: int = 72
+    overlong_buffer: int = 16
+    repetition_window: int = 48
     micro_rows: int = 128
     save_every: int = 10
     log_every: int = 1
