@@ -7,18 +7,23 @@ import os
 import sys
 from pathlib import Path
 
-from minim1.errors import UserError
+from minim1.errors import Interrupted, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, 2 for a user's mistake (one sentence on stderr), 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
     try:
         arguments.function(arguments)
         return 0
+    except Interrupted as stop:
+        again = " ".join(argv if "--resume" in argv else [*argv, "--resume"])
+        print(f"minim1: {stop}; go on with: python3 go.py {again}", file=sys.stderr)
+        return 130
     except UserError as mistake:
         print(f"minim1: {mistake}", file=sys.stderr)
-        return 130 if type(mistake).__name__ == "Interrupted" else 2
+        return 2
     except KeyboardInterrupt:
         print("minim1: stopped at once; go on from the last save with --resume", file=sys.stderr)
         return 130

@@ -63,8 +63,7 @@ class M1Config:
 
     def __post_init__(self) -> None:
         fill = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
-        if self.num_hidden_layers < 1:
-            raise UserError(f"num_hidden_layers is {self.num_hidden_layers}; a model needs at least 1 layer")
+        self._validate_types()
         pattern = hybrid_pattern(self.num_hidden_layers) if self.attn_type_list is None else self.attn_type_list
         fill("attn_type_list", tuple(pattern))
         if self.rotary_dim is None:
@@ -77,18 +76,43 @@ class M1Config:
                 fill(f"layernorm_{kind}_alpha", deepnorm)
         self._validate()
 
-    def _validate(self) -> None:
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
-                 "head_dim", "num_local_experts", "num_experts_per_tok", "max_position_embeddings", "block_size")
+    def _validate_types(self) -> None:
+        """Before anything is computed from a field: a config.json may hold any JSON."""
+        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                 "num_key_value_heads", "head_dim", "num_local_experts", "num_experts_per_tok",
+                 "max_position_embeddings", "block_size")
         for name in sizes:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be a whole number of at least 1")
+        for name in ("rms_norm_eps", "rope_theta", "router_aux_loss_coef", *(
+            f"layernorm_{kind}_{factor}" for kind in ("full_attention", "linear_attention", "mlp")
+            for factor in ("alpha", "beta")
+        )):
+            value = getattr(self, name)
+            if not (_is_number(value) or value is None and name.endswith("alpha")):
+                raise UserError(f"{name} is {value!r}; it must be a finite number")
+            if name in ("rms_norm_eps", "rope_theta") and value <= 0:
+                raise UserError(f"{name} is {value!r}; it must be above 0")
+        for name in ("postnorm", "fp32_head", "tie_word_embeddings"):
+            if type(getattr(self, name)) is not bool:
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be true or false")
+        pattern, slopes = self.attn_type_list, self.slopes
+        if pattern is not None and not isinstance(pattern, (list, tuple)):
+            raise UserError(f"attn_type_list is {pattern!r}; give one 0 (lightning) or 1 (softmax) for each layer")
+        if self.rotary_dim is not None and type(self.rotary_dim) is not int:
+            raise UserError(f"rotary_dim is {self.rotary_dim!r}; it must be an even whole number")
+        if slopes is not None and not (isinstance(slopes, (list, tuple)) and all(map(_is_number, slopes))):
+            raise UserError(
+                f"slopes are {slopes!r}; give {self.num_attention_heads} numbers of at least 0, one per head"
+            )
+
+    def _validate(self) -> None:
         if len(self.attn_type_list) != self.num_hidden_layers:
             raise UserError(
                 f"attn_type_list has {len(self.attn_type_list)} entries for {self.num_hidden_layers} layers; "
                 "give one entry for each layer, or leave it out for M1's 7:1 pattern"
             )
-        if not set(self.attn_type_list) <= {LIGHTNING, SOFTMAX}:
+        if not all(kind in (LIGHTNING, SOFTMAX) for kind in self.attn_type_list):
             raise UserError(f"attn_type_list is {list(self.attn_type_list)}; only 0 (lightning) and 1 (softmax) exist")
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
@@ -151,6 +175,10 @@ class M1Config:
         if not isinstance(values, dict):
             raise UserError(f"{path} holds a {type(values).__name__}; expected an object of config fields")
         return cls.from_dict(values)
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def nano() -> M1Config:

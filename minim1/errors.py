@@ -1,4 +1,4 @@
-"""The one exception of a user's mistake."""
+"""Exceptions that are told in one sentence."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The command line prints the sentence and exits with code 2. Programming errors are never
     wrapped in this class: they propagate with their traceback.
     """
+
+
+class Interrupted(UserError):
+    """The user stopped a run with Ctrl-C; everything up to the last finished step is saved."""

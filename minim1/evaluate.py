@@ -46,8 +46,9 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def task_sampling(tokenizer: Tokenizer, **settings) -> Sampling:
-    """`Sampling` with this tokenizer's stop and end-of-thinking ids."""
-    return Sampling(stop_ids=(tokenizer.eos_id,), end_think_id=tokenizer.end_think_id, **settings)
+    """`Sampling` with this tokenizer's stop and thinking ids."""
+    tags = dict(think_id=tokenizer.think_id, end_think_id=tokenizer.end_think_id)
+    return Sampling(stop_ids=(tokenizer.eos_id,), **tags, **settings)
 
 
 def thinking_length(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
@@ -123,12 +124,14 @@ def bits_per_byte(
     sizes = torch.as_tensor(tokenizer.byte_lengths, device=device)
     total = torch.zeros(2, dtype=torch.float64)  # nats, bytes
     mine = windows.slice(slice(workers.rank, None, workers.size))
-    for start in range(0, len(mine.input_ids), rows):
-        batch = mine.slice(slice(start, start + rows)).to(device)
-        logits = model(batch.input_ids, document_ids=batch.document_ids, positions=batch.positions).logits
-        logprobs = token_logprobs(logits, batch.input_ids)
-        total[0] -= float((logprobs * batch.mask).sum())
-        total[1] += float((sizes[batch.input_ids] * batch.mask).sum())
-    model.train(training)
+    try:
+        for start in range(0, len(mine.input_ids), rows):
+            batch = mine.slice(slice(start, start + rows)).to(device)
+            logits = model(batch.input_ids, document_ids=batch.document_ids, positions=batch.positions).logits
+            logprobs = token_logprobs(logits, batch.input_ids)
+            total[0] -= float((logprobs * batch.mask).sum())
+            total[1] += float((sizes[batch.input_ids] * batch.mask).sum())
+    finally:
+        model.train(training)
     nats, count = workers.sum(total).tolist()
     return nats / math.log(2) / count

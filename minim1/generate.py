@@ -18,8 +18,8 @@ class Sampling:
     """How to sample.
 
     M1 recommends temperature 1.0 and top_p 0.95 (README §3). `repetition_window` is M1's stop rule (report
-    §3.2: 3,000 consecutive tokens each with probability > 0.99); 0 switches it off. `thinking_budget` closes
-    `<think>` by force after that many tokens; forced tokens are not supervised and have log-probability 0.
+    §3.2: 3,000 consecutive tokens each with probability > 0.99); 0 switches it off. `thinking_budget` closes an
+    open `<think>` by force after that many tokens; forced tokens are not supervised and have log-probability 0.
     """
 
     max_new_tokens: int = 64
@@ -30,11 +30,12 @@ class Sampling:
     repetition_window: int = 0
     repetition_probability: float = 0.99
     thinking_budget: int | None = None
+    think_id: int | None = None
     end_think_id: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 f"temperature is {self.temperature} and top_p {self.top_p}; expected temperature >= 0 and 0 < top_p <= 1"
             )
@@ -43,8 +44,13 @@ class Sampling:
                 f"max_new_tokens is {self.max_new_tokens} and samples_per_prompt {self.samples_per_prompt}; "
                 "both must be at least 1"
             )
-        if self.thinking_budget is not None and self.end_think_id is None:
-            raise UserError("thinking_budget is set without end_think_id; give the id of </think>")
+        if self.repetition_window < 0 or (self.thinking_budget or 0) < 0:
+            raise UserError(
+                f"repetition_window is {self.repetition_window} and thinking_budget {self.thinking_budget}; "
+                "neither can be negative"
+            )
+        if self.thinking_budget is not None and None in (self.think_id, self.end_think_id):
+            raise UserError("thinking_budget is set without think_id and end_think_id; give the ids of the tags")
 
 
 @dataclass(frozen=True)
@@ -144,16 +150,18 @@ def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollo
     stops = torch.tensor(sampling.stop_ids, dtype=torch.long, device=device)
     alive = torch.arange(rows, device=device)  # rows of `new` that the cache still holds
     running = torch.ones(rows, dtype=torch.bool, device=device)  # of those: not finished
-    thinking = torch.ones(rows, dtype=torch.bool, device=device)
+    spent = torch.tensor([_spent(prompt, sampling) for prompt in prompts], device=device)
+    spent = spent.repeat_interleave(sampling.samples_per_prompt)
     confident = torch.zeros(rows, dtype=torch.long, device=device)  # consecutive near-certain tokens
     for step in range(sampling.max_new_tokens):
         ids, logprob = sampler(logits, temperature=sampling.temperature, top_p=sampling.top_p, generator=generator)
         drawn = running.clone()
         if sampling.thinking_budget is not None:
-            forced = thinking & (step >= sampling.thinking_budget) & (ids != sampling.end_think_id)
+            forced = (spent >= sampling.thinking_budget) & (ids != sampling.end_think_id)
             ids, logprob = torch.where(forced, sampling.end_think_id, ids), torch.where(forced, 0.0, logprob)
             drawn &= ~forced
-            thinking &= ids != sampling.end_think_id
+            opened = (spent < 0) & (ids == sampling.think_id)
+            spent = torch.where(opened, 0, torch.where(ids == sampling.end_think_id, -1, spent + (spent >= 0)))
         new[alive, step] = torch.where(running, ids, 0)
         logprobs[alive, step] = torch.where(drawn, logprob, 0.0)
         sampled[alive, step] = drawn
@@ -172,10 +180,21 @@ def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollo
             break
         if left <= 0.8 * len(alive):  # drop finished rows from the batch
             cache.select(running)
-            alive, ids, thinking, confident = alive[running], ids[running], thinking[running], confident[running]
+            alive, ids, spent, confident = alive[running], ids[running], spent[running], confident[running]
             running = running[running]
         logits = model(ids.unsqueeze(1), cache=cache, last_only=True).logits[:, -1]
     return _rollout(prompts, sampling, new, logprobs, sampled, lengths.tolist(), repeated.tolist())
+
+
+def _spent(prompt, sampling) -> int:
+    """Tokens since a `<think>` that a prompt leaves open; -1 when it leaves none open."""
+    spent = -1
+    for token in prompt:
+        if token == sampling.end_think_id:
+            spent = -1
+        elif spent >= 0 or token == sampling.think_id:
+            spent += 1
+    return spent
 
 
 def _rollout(prompts, sampling, new, logprobs, sampled, lengths, repeated) -> Rollout:

@@ -8,9 +8,11 @@ else uses a core.
 import os
 import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import connection
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from minim1.errors import UserError
+
+MISTAKE = "mistake.txt"  # where a worker leaves a UserError, in case worker 0 does not meet the same one
 
 
 @dataclass(frozen=True)
@@ -74,18 +78,29 @@ def run(count: int, function: Callable, *args):
         return function(Workers(), *args)
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        meeting = f"file:///{os.path.join(folder, 'meeting').lstrip('/')}"
         context = mp.get_context("spawn")
         others = [
-            context.Process(target=_worker, args=(rank, count, meeting, function, args), daemon=True)
+            context.Process(target=_worker, args=(rank, count, folder, function, args), daemon=True)
             for rank in range(1, count)
         ]
-        for process in others:
-            process.start()
+        _start(others)
         try:
-            torch.set_num_threads(1)
-            dist.init_process_group("gloo", init_method=meeting, rank=0, world_size=count)
+            _meet(0, count, folder)
             return function(Workers(0, count), *args)
+        except BaseException as error:
+            if lost := isinstance(error, RuntimeError):  # perhaps a closed connection: let a failing worker end
+                connection.wait([process.sentinel for process in others], timeout=2)
+                for process in others:
+                    process.join(timeout=0.5)
+            failed = any(process.exitcode for process in others)
+            for process in others:
+                process.terminate()  # it may wait for this one for ever
+            if lost and os.path.exists(mistake := os.path.join(folder, MISTAKE)):
+                with open(mistake, encoding="utf-8") as file:
+                    raise UserError(file.read()) from None
+            if lost and failed:
+                raise RuntimeError("another worker failed; its traceback is above") from error
+            raise
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -96,13 +111,32 @@ def run(count: int, function: Callable, *args):
                     process.terminate()
 
 
-def _worker(rank: int, count: int, meeting: str, function: Callable, args: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # worker 0 decides when to stop
+def _start(processes) -> None:
+    """Start processes that ignore Ctrl-C from their first moment on: worker 0 decides when to stop."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    try:
+        for process in processes:
+            process.start()  # inherits what is ignored
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _meet(rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(1)
+    meeting = f"file:///{os.path.join(folder, 'meeting').lstrip('/')}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+
+
+def _worker(rank: int, count: int, folder: str, function: Callable, args: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _meet(rank, count, folder)
     try:
         function(Workers(rank, count), *args)
-    except UserError:  # worker 0 meets the same mistake and reports it
+    except UserError as mistake:
+        with open(os.path.join(folder, MISTAKE), "w", encoding="utf-8") as file:
+            file.write(str(mistake))
         raise SystemExit(2) from None
     except Exception:
         traceback.print_exc()

@@ -5,6 +5,7 @@ Parameter names are those of M1's checkpoint, except that experts are stacked (`
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from minim1.config import LIGHTNING, M1Config
 from minim1.errors import UserError
 from minim1.model.cache import DecodeCache, KVCache, LinearState
 from minim1.model.documents import attention_mask, document_positions, document_runs
-from minim1.model.lightning import decay_slopes
+from minim1.model.lightning import decay_slopes, lightning_attention
 from minim1.model.parts import ModelParts
 
 
@@ -57,7 +58,7 @@ class LightningAttention(nn.Module):
 
     def __init__(self, config: M1Config, layer: int, parts: ModelParts) -> None:
         super().__init__()
-        self.heads, self.head_dim, self.block_size = config.num_attention_heads, config.head_dim, config.block_size
+        self.heads, self.head_dim = config.num_attention_heads, config.head_dim
         inner = self.heads * self.head_dim
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * inner, bias=False)  # head-major: q, k, v of head 0, ...
         self.output_gate = nn.Linear(config.hidden_size, inner, bias=False)
@@ -66,6 +67,8 @@ class LightningAttention(nn.Module):
         slopes = decay_slopes(self.heads, layer, config.num_hidden_layers, config.slopes)
         self.register_buffer("slopes", slopes, persistent=False)  # fixed: not part of a checkpoint
         self.lightning = parts.lightning
+        if parts.lightning is lightning_attention:  # the contract knows no blocks; our default does
+            self.lightning = partial(lightning_attention, block_size=config.block_size)
 
     def forward(self, x: Tensor, context: Context, memory: LinearState | None) -> Tensor:
         qkv = F.silu(self.qkv_proj(x)).unflatten(-1, (self.heads, 3 * self.head_dim))
@@ -278,6 +281,13 @@ class MiniM1(nn.Module):
             raise UserError(
                 f"input_ids have shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}; expected (B, T) integers"
             )
+        if input_ids.device.type == "cpu":  # elsewhere the question would stall the device, which checks by itself
+            low, high = (bound.item() for bound in input_ids.aminmax())
+            if low < 0 or high >= self.config.vocab_size:
+                raise UserError(
+                    f"input_ids hold {low if low < 0 else high}; expected 0 to {self.config.vocab_size - 1}, "
+                    f"as vocab_size is {self.config.vocab_size}: encode with this model's own tokenizer"
+                )
 
 
 def initialise(model: MiniM1, generator: torch.Generator) -> None:

@@ -51,6 +51,8 @@ def lightning_recurrent(q, k, v, slopes, *, state=None, document_ids=None):
     """The definition, token by token:  S <- exp(-s) S + k^T v ;  o = q S.  Same contract as `lightning_attention`."""
     q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
     runs = None if document_ids is None else document_runs(document_ids)
+    if runs is not None:
+        q, k, v = _hide(runs < 0, q, k, v)
     decay = torch.exp(-slopes).view(-1, 1, 1)
     newest = torch.zeros(q.shape[0], dtype=torch.long, device=q.device)  # document the state belongs to
     outputs = []
@@ -63,8 +65,7 @@ def lightning_recurrent(q, k, v, slopes, *, state=None, document_ids=None):
             updated = torch.where((run >= 0).view(-1, 1, 1, 1), updated, state)
             newest = torch.maximum(newest, run)
         state = updated
-        out = (q[:, t].unsqueeze(-2) @ state).squeeze(-2)
-        outputs.append(out if runs is None else out.masked_fill((runs[:, t] < 0).view(-1, 1, 1), 0))
+        outputs.append((q[:, t].unsqueeze(-2) @ state).squeeze(-2))
     return torch.stack(outputs, dim=1), state
 
 
@@ -89,6 +90,7 @@ def lightning_chunked(q, k, v, slopes, *, state=None, document_ids=None, block_s
         return out, state
     runs = document_runs(document_ids)
     real = runs >= 0
+    q, k, v = _hide(~real, q, k, v)
     if not (real[:, 1:] & ~real[:, :-1]).any():  # padding, if any, is at the end already
         return _blocks(q, k, v, slopes, state, runs, block_size)
     order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first: padding is transparent
@@ -99,7 +101,7 @@ def lightning_chunked(q, k, v, slopes, *, state=None, document_ids=None, block_s
 
 
 def _blocks(q, k, v, slopes, state, runs, block_size):
-    """`lightning_chunked` on rows whose padding is at the end; `runs` (B, T) or None, `state` or None (zero)."""
+    """`lightning_chunked` on rows whose padding is at the end and zero; `runs` (B, T) or None, `state` or None (zero)."""
     batch, length, heads, _ = q.shape
     block = min(block_size, length)
     blocks = -(-length // block)
@@ -120,11 +122,10 @@ def _blocks(q, k, v, slopes, state, runs, block_size):
     else:
         runs = torch.nn.functional.pad(runs, (0, fill), value=-1).view(batch, 1, blocks, block)
         real = runs >= 0
-        k, v = k * real.unsqueeze(-1), v * real.unsqueeze(-1)
         sizes = real.sum(-1, keepdim=True).to(q.dtype)  # (B, 1, N, 1)
         newest = runs.flatten(2).cummax(-1).values.clamp(min=0).view_as(runs)[..., -1:]  # last document of each block
         before = torch.cat([torch.zeros_like(newest[:, :, :1]), newest[:, :, :-1]], dim=2)
-        pairs = (runs.unsqueeze(-1) == runs.unsqueeze(-2)) & real.unsqueeze(-1)  # (B, 1, N, C, C)
+        pairs = runs.unsqueeze(-1) == runs.unsqueeze(-2)  # (B, 1, N, C, C)
         reads, writes, keeps = runs == before, runs == newest, newest == before
 
     scores = (q @ k.transpose(-1, -2)) * decay
@@ -158,12 +159,13 @@ def lightning_step(q, k, v, slopes, state, real=None):
     Args: q, k, v (B, 1, H, D); slopes (H,); state (B, H, D, D); real (B,) bool, False leaves a row untouched.
     """
     q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
+    if real is not None:
+        q, k, v = _hide(~real.unsqueeze(1), q, k, v)
     updated = torch.exp(-slopes).view(-1, 1, 1) * state + k.squeeze(1).unsqueeze(-1) * v.squeeze(1).unsqueeze(-2)
     out = (q.squeeze(1).unsqueeze(-2) @ updated).transpose(1, 2)  # (B, 1, H, D)
     if real is None:
         return out, updated
-    real = real.view(-1, 1, 1, 1)
-    return out * real, torch.where(real, updated, state)
+    return out, torch.where(real.view(-1, 1, 1, 1), updated, state)
 
 
 FORMS = {"recurrent": lightning_recurrent, "quadratic": lightning_quadratic, "chunked": lightning_chunked}
@@ -190,6 +192,8 @@ def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backe
     [1.0, 1.5, 1.75]
     """
     _check(q, k, v, slopes, state, document_ids)
+    if block_size < 1:
+        raise UserError(f"block_size is {block_size}; it must be at least 1")
     if backend == "triton":
         raise UserError("backend 'triton' cannot run: this version has no Triton kernel yet; use backend='auto'")
     if backend not in ("auto", *FORMS):
@@ -213,6 +217,12 @@ def _prepare(q, k, v, slopes, state):
     if state is None:
         state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3], dtype=dtype)
     return q.to(dtype), k.to(dtype), v.to(dtype), slopes.to(q.device, dtype), state.to(dtype)
+
+
+def _hide(padding: Tensor, *tensors: Tensor):
+    """(B, T, H, D) tensors with 0 at padding (B, T), whatever stood there: NaN * 0 would be NaN."""
+    padding = padding.unsqueeze(-1).unsqueeze(-1)
+    return (x.masked_fill(padding, 0) for x in tensors)
 
 
 def _check(q, k, v, slopes, state, document_ids) -> None:

@@ -8,7 +8,15 @@ from minim1.train.pipeline import one_line, stage_result
 from minim1.train.recipes import STAGES
 
 TITLES = {"pretrain": "base", "sft": "SFT", "rl": "RL"}
+CURVES = {"pretrain": ("loss",), "sft": ("loss",), "rl": ("reward", "thinking", "clipped_share", "entropy")}
 COLOURS = {"reward": "#0072B2", "thinking": "#D55E00", "loss": "#000000", "clipped": "#CC79A7"}  # Okabe-Ito
+PANELS = (  # title, y axis, x axis, lines of (stage, key, colour, dash)
+    ("Pretraining (solid), SFT (dotted)", "loss, nats per token", "step",
+     (("pretrain", "loss", "loss", "solid"), ("sft", "loss", "loss", "dot"))),
+    ("RL: reward", "mean reward", "rollout batch", (("rl", "reward", "reward", "solid"),)),
+    ("RL: thinking length", "tokens", "rollout batch", (("rl", "thinking", "thinking", "solid"),)),
+    ("RL: capped weights", "share of tokens", "rollout batch", (("rl", "clipped_share", "clipped", "solid"),)),
+)
 
 
 def report_card(out: str | Path) -> dict:
@@ -31,7 +39,7 @@ def write_report(out: str | Path) -> dict:
     write_json(out / "report.json", card)
     text = to_markdown(card)
     write_whole(out / "report.md", lambda part: part.write_text(text, encoding="utf-8"))
-    if (drawn := figure(out)) is not None:
+    if (drawn := figure([curves(out)])) is not None:
         html = drawn.to_html(include_plotlyjs=True)
         write_whole(out / "report.html", lambda part: part.write_text(html, encoding="utf-8"))
     return card
@@ -67,31 +75,30 @@ def to_markdown(card: dict) -> str:
     return "\n".join(lines)
 
 
-def figure(out: str | Path):
-    """Loss, reward and thinking length, and clipped share of a run, or None where plotly is not installed."""
+def curves(out: str | Path) -> dict:
+    """The logged curves of a run: {stage: {"step": [...], key: [...]}}."""
+    return {
+        stage: {"step": [r["step"] for r in records], **{key: [r.get(key) for r in records] for key in keys}}
+        for stage, keys in CURVES.items()
+        for records in [RunFolder(Path(out) / stage).metrics()]
+    }
+
+
+def figure(runs: list[dict]):
+    """Loss, reward, thinking length and capped weights of one or more runs' `curves`; None where plotly is missing."""
     try:
         import plotly.graph_objects as go
         from plotly.subplots import make_subplots
     except ImportError:
         return None
-    out = Path(out)
-    logs = {name: RunFolder(out / name).metrics() for name in STAGES}
-    titles = ("Pretraining and SFT: loss", "RL: reward", "RL: thinking length", "RL: capped weights")
-    panels = make_subplots(rows=1, cols=4, subplot_titles=titles)
-    for name, dash in (("pretrain", "solid"), ("sft", "dot")):
-        line = dict(color=COLOURS["loss"], dash=dash)
-        panels.add_trace(_curve(go, logs[name], "loss", TITLES[name], line), row=1, col=1)
-    for column, key, colour in ((2, "reward", "reward"), (3, "thinking", "thinking"), (4, "clipped_share", "clipped")):
-        panels.add_trace(_curve(go, logs["rl"], key, key, dict(color=COLOURS[colour])), row=1, col=column)
-    panels.update_xaxes(title_text="step", col=1)
-    for column in (2, 3, 4):
-        panels.update_xaxes(title_text="rollout batch", row=1, col=column)
-    for column, label in enumerate(("nats per token", "mean reward", "tokens", "share of tokens"), start=1):
-        panels.update_yaxes(title_text=label, row=1, col=column)
-    panels.update_layout(template="plotly_white", width=1280, height=360, showlegend=False, margin=dict(t=48))
-    return panels
-
-
-def _curve(go, records: list[dict], key: str, name: str, line: dict):
-    points = [(r["step"], r[key]) for r in records if key in r]
-    return go.Scatter(x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines", line=line)
+    panels = make_subplots(rows=1, cols=len(PANELS), subplot_titles=[title for title, *_ in PANELS])
+    for column, (_, y, x, lines) in enumerate(PANELS, start=1):
+        for stage, key, colour, dash in lines:
+            for run in runs:
+                line = dict(color=COLOURS[colour], dash=dash, width=1.5)
+                panels.add_trace(
+                    go.Scatter(x=run[stage]["step"], y=run[stage][key], name=f"{TITLES[stage]} {key}", line=line), row=1, col=column
+                )
+        panels.update_xaxes(title_text=x, row=1, col=column)
+        panels.update_yaxes(title_text=y, row=1, col=column)
+    return panels.update_layout(template="plotly_white", width=1280, height=340, showlegend=False, margin=dict(t=48, b=56))

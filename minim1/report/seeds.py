@@ -8,10 +8,8 @@ import statistics
 from pathlib import Path
 
 from minim1.errors import UserError
-from minim1.report.card import TITLES, report_card
+from minim1.report.card import TITLES, curves, report_card
 from minim1.train.checkpoint import RunFolder
-
-CURVES = {"pretrain": ("loss",), "sft": ("loss",), "rl": ("reward", "thinking", "clipped_share", "entropy")}
 
 
 def gather(folders: list[Path]) -> dict:
@@ -25,15 +23,7 @@ def gather(folders: list[Path]) -> dict:
         raise UserError(f"{folders[0]} and another run have different recipes; give runs that differ in the seed alone")
     return {
         "date": datetime.date.today().isoformat(), "recipe": recipes[0],
-        "seeds": [card["run"]["seed"] for card in cards], "cards": cards, "curves": [_curves(f) for f in folders],
-    }
-
-
-def _curves(folder: Path) -> dict:
-    return {
-        stage: {"step": [r["step"] for r in records], **{key: [r.get(key) for r in records] for key in keys}}
-        for stage, keys in CURVES.items()
-        for records in [RunFolder(folder / stage).metrics()]
+        "seeds": [card["run"]["seed"] for card in cards], "cards": cards, "curves": [curves(f) for f in folders],
     }
 
 

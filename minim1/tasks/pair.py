@@ -39,7 +39,7 @@ class PairDemonstrator:
 
     p_wait: float = 0.05
     p_continue: float = 0.9
-    long_share: float = 0.3
+    long_share: float = 0.5
     p_good: float = 0.0
 
     def __post_init__(self):

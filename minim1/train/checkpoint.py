@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from minim1.model.parts import ModelParts
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 _EXPERTS = ".block_sparse_moe.experts."
+_EXPERT = re.compile(rf"(.*){re.escape(_EXPERTS)}(\d+)\.(\w+)\.weight")
 
 
 class Loaded(NamedTuple):
@@ -46,10 +48,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full; free some space" if full else str(error)
         raise UserError(f"could not write {path}: {reason}; what was saved before is intact") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value) -> None:
@@ -59,11 +62,14 @@ def write_json(path: Path, value) -> None:
 
 def read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a run folder made by `minim1 train`") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); restore it or train again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, not an object; restore it or train again")
+    return value
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -97,14 +103,13 @@ def from_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Undo `to_checkpoint`."""
     joined, experts = {}, {}
     for name, tensor in tensors.items():
-        prefix, found, rest = name.partition(_EXPERTS)
-        if found:
-            expert, matrix, _ = rest.split(".")
-            experts.setdefault(f"{prefix}{_EXPERTS}{matrix}", {})[int(expert)] = tensor
+        if found := _EXPERT.fullmatch(name):
+            experts.setdefault(f"{found[1]}{_EXPERTS}{found[3]}", {})[int(found[2])] = tensor
         else:
             joined[name] = tensor
     for name, parts in experts.items():
-        joined[name] = torch.stack([parts[expert] for expert in sorted(parts)])
+        if len({part.shape for part in parts.values()}) == 1:  # else it is left out: the architecture is another
+            joined[name] = torch.stack([parts[expert] for expert in sorted(parts)])
     return joined
 
 
@@ -124,13 +129,14 @@ def load_weights(model: MiniM1, tensors: dict[str, Tensor], source: Path) -> Non
     for name in sorted(set(parameters) ^ set(tensors)):
         what = "lacks" if name in parameters else "has an unknown tensor"
         raise UserError(f"{source} {what} {name}; it belongs to another architecture than its config.json")
+    for name, parameter in parameters.items():
+        if tensors[name].shape != parameter.shape:
+            raise UserError(
+                f"{source}: {name} has shape {tuple(tensors[name].shape)}, "
+                f"config.json asks for {tuple(parameter.shape)}; use the config of this checkpoint"
+            )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if tensors[name].shape != parameter.shape:
-                raise UserError(
-                    f"{source}: {name} has shape {tuple(tensors[name].shape)}, "
-                    f"config.json asks for {tuple(parameter.shape)}; use the config of this checkpoint"
-                )
             parameter.copy_(tensors[name])
 
 
@@ -158,7 +164,13 @@ def load(path: str | Path = "shipped", *, parts: ModelParts = ModelParts(), devi
     model = MiniM1(config, parts)
     tensors, _ = read_tensors(folder / "model.safetensors")
     load_weights(model, from_checkpoint(tensors), folder / "model.safetensors")
-    return Loaded(model.to(device), Tokenizer.from_file(folder / "tokenizer.json"), run)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    if tokenizer.vocab_size != config.vocab_size:
+        raise UserError(
+            f"{folder / 'tokenizer.json'} has {tokenizer.vocab_size} tokens, the model beside it {config.vocab_size}; "
+            "restore the tokenizer of this run"
+        )
+    return Loaded(model.to(device), tokenizer, run)
 
 
 def versions() -> dict[str, str]:
@@ -176,6 +188,18 @@ def _installed(name: str) -> bool:
         return bool(metadata.version(name))
     except metadata.PackageNotFoundError:
         return False
+
+
+def _note(path: Path, metadata: dict[str, str]) -> tuple[int, dict]:
+    """(step, progress) in the metadata of a state file."""
+    try:
+        note = json.loads(metadata["minim1"])
+        found, step, progress = note["format"], int(note["step"]), dict(note["progress"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged or was not written by minim1; start a new run in another folder") from None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found!r}; this version of minim1 reads format {FORMAT}")
+    return step, progress
 
 
 class RunFolder:
@@ -202,7 +226,8 @@ class RunFolder:
         """Steps done at the last save, or None."""
         if not (self.path / "state.safetensors").exists():
             return None
-        return json.loads(read_tensors(self.path / "state.safetensors")[1]["minim1"])["step"]
+        path = self.path / "state.safetensors"
+        return _note(path, read_tensors(path)[1])[0]
 
     def save(self, model: MiniM1, optimizer, step: int, progress: dict) -> None:
         """Save everything after `step` steps: first the state (the truth), then the model file."""
@@ -217,17 +242,17 @@ class RunFolder:
         path = self.path / "state.safetensors"
         if not path.exists():
             return 0, {}
-        tensors, note = read_tensors(path)
-        if "minim1" not in note:
-            raise UserError(f"{path} was not written by minim1; start a new run in another folder")
+        tensors, metadata = read_tensors(path)
+        step, progress = _note(path, metadata)
         pick = lambda prefix: {  # noqa: E731
             name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
         }
         load_weights(model, pick("model."), path)
-        optimizer.load_state(pick("optimizer."))
-        state = json.loads(note["minim1"])
-        self._forget_after(state["step"])
-        return state["step"], state["progress"]
+        try:
+            optimizer.load_state(pick("optimizer."))
+        except KeyError as missing:
+            raise UserError(f"{path} lacks {missing} of the optimiser; it is damaged: start a new run") from None
+        return step, progress
 
     def log(self, record: dict) -> None:
         """Append one line to metrics.jsonl."""
@@ -248,7 +273,7 @@ class RunFolder:
                 break
         return records
 
-    def _forget_after(self, step: int) -> None:
-        """Drop records of steps that will be done again."""
+    def forget_after(self, step: int) -> None:
+        """Drop the records of later steps, which will be done again."""
         kept = "".join(json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step)
         write_whole(self.path / "metrics.jsonl", lambda part: part.write_text(kept, encoding="utf-8"))

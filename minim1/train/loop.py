@@ -1,26 +1,24 @@
 """How does it learn from text? One loop for pretraining and SFT: batch, loss over the global token count, step."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from tqdm.auto import tqdm
 
 from minim1.data.packing import Batch
-from minim1.errors import UserError
+from minim1.errors import Interrupted
 from minim1.model.moe import expert_load
 from minim1.parts import Parts
 from minim1.train.checkpoint import RunFolder
 from minim1.train.losses import LossOutput
-from minim1.train.optim import Diverged, OptimConfig, Optimizer
+from minim1.train.optim import OptimConfig, Optimizer
 from minim1.workers import Workers
-
-
-class Interrupted(UserError):
-    """The user stopped a run; everything up to the last finished step is saved."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class StopSignal:
 class Stage:
     """What all stages share: resume, a progress line, metrics, saving, stopping. A stage writes `advance`.
 
-    `after_step(step, model)` is called after every step, e.g. to print samples or evaluate; what it returns
-    is added to that step's record.
+    `after_step(step, model, write)` is called after every step, e.g. to evaluate or to `write(text)` a sample above
+    the progress line; what it returns is added to that step's record.
     """
 
     name = "stage"
@@ -93,6 +91,8 @@ class Stage:
         if self.run is not None:
             start, saved = self.run.resume(self.model, self.optimizer)
             self.progress.update(saved)
+            if self.workers.main:
+                self.run.forget_after(start)
         self.model.train()
         bar = tqdm(
             total=self.config.steps, initial=start, desc=self.name, disable=self.quiet or not self.workers.main,
@@ -108,15 +108,15 @@ class Stage:
                 record = {"stage": self.name, "step": step + 1, **metrics, "total_tokens": self.progress["tokens"],
                           "tokens_per_second": metrics["tokens"] / seconds, "seconds": self.progress["seconds"]}
                 if self.after_step is not None:
-                    record |= self.after_step(step + 1, self.model, bar.write) or {}
+                    record |= self.after_step(step + 1, self.model, partial(bar.write, file=sys.stderr)) or {}
                 self._record(step + 1, record, bar)
                 stopping = self._anyone(stop.asked)
                 if stopping or (step + 1) % self.config.save_every == 0 or step + 1 == self.config.steps:
                     self._save(step + 1)
-                if stopping and step + 1 < self.config.steps:
+                if stopping:
                     raise Interrupted(
                         f"{self.name} stopped after step {step + 1} of {self.config.steps}"
-                        + (f"; saved in {self.run.path}, go on with --resume" if self.run else "")
+                        + (f", saved in {self.run.path}" if self.run else "")
                     )
 
     def _record(self, step: int, record: dict, bar) -> None:
@@ -170,5 +170,6 @@ class Trainer(Stage):
         weight = len(piece.input_ids) / total_rows
         entropy = expert_load(out.expert_ids, self.model.config.num_local_experts, piece.document_ids >= 0)[1]
         loss = lm.loss + self.model.config.router_aux_loss_coef * weight * out.aux_loss
-        metrics = {**lm.metrics, "aux_loss": weight * out.aux_loss.detach(), "load_entropy": weight * entropy.mean()}
+        metrics = {"loss": lm.loss.detach(), **lm.metrics}
+        metrics |= {"aux_loss": weight * out.aux_loss.detach(), "load_entropy": weight * entropy.mean()}
         return LossOutput(loss, metrics)

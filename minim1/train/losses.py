@@ -49,7 +49,7 @@ def next_token_loss(logits: Tensor, input_ids: Tensor, mask: Tensor, *, total_to
     >>> next_token_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), torch.tensor([[0, 1]]), total_tokens=1).loss.item()
     1.3862943649291992
     """
-    loss = -(token_logprobs(logits, input_ids) * mask).sum() / total_tokens
+    loss = -torch.where(mask.bool(), token_logprobs(logits, input_ids), 0.0).sum() / total_tokens
     return LossOutput(loss, {"loss": loss.detach()})
 
 
@@ -67,9 +67,9 @@ def group_advantages(rewards: Tensor) -> Tensor:
     return torch.where(flat, 0.0, centred / (std + 1e-6))
 
 
-def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """pi / pi_old per token, 1 where masked (so that padding can never produce inf * 0)."""
-    return torch.where(mask, logprobs - old_logprobs, 0.0).exp()
+def _sampled(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """The tensors with 0 wherever no token was sampled: what stands at padding may be anything, and inf * 0 is NaN."""
+    return [torch.where(mask, tensor, 0.0) for tensor in tensors]
 
 
 def _policy_metrics(ratio: Tensor, clipped: Tensor, mask: Tensor, total_tokens: float) -> dict[str, Tensor]:
@@ -102,11 +102,12 @@ def cispo_loss(
     Args: logprobs, old_logprobs, advantages (B, T); mask (B, T) bool, True at sampled tokens.
     Raises: UserError for a cap below 1, which would shrink even on-policy weights.
     """
-    if max_weight < 1:
+    if not max_weight >= 1:
         raise UserError(f"max_weight is {max_weight}; it caps the ratio itself (1 + eps_high), so it must be at least 1")
-    ratio = _ratio(logprobs, old_logprobs, mask).detach()
+    logprobs, old_logprobs, advantages = _sampled(mask, logprobs, old_logprobs, advantages)
+    ratio = (logprobs - old_logprobs).exp().detach()
     weight = ratio.clamp(max=max_weight)
-    loss = -(weight * advantages * logprobs * mask).sum() / total_tokens
+    loss = -(weight * advantages * logprobs).sum() / total_tokens
     return LossOutput(loss, _policy_metrics(ratio, ratio > max_weight, mask, total_tokens))
 
 
@@ -115,17 +116,19 @@ def reinforce_loss(
     total_tokens: float, total_sequences: float,
 ) -> LossOutput:
     """REINFORCE without importance weights: - sum A log pi / total_tokens. Right on-policy only."""
-    ratio = _ratio(logprobs, old_logprobs, mask)
-    loss = -(advantages * logprobs * mask).sum() / total_tokens
+    logprobs, old_logprobs, advantages = _sampled(mask, logprobs, old_logprobs, advantages)
+    ratio = (logprobs - old_logprobs).exp()
+    loss = -(advantages * logprobs).sum() / total_tokens
     return LossOutput(loss, _policy_metrics(ratio, torch.zeros_like(mask), mask, total_tokens))
 
 
 def _clipped_surrogate(logprobs, old_logprobs, advantages, mask, eps_low, eps_high) -> tuple[Tensor, Tensor, Tensor]:
     """PPO's min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) per token; the ratio; which tokens lost their gradient."""
-    ratio = _ratio(logprobs, old_logprobs, mask)
+    logprobs, old_logprobs, advantages = _sampled(mask, logprobs, old_logprobs, advantages)
+    ratio = (logprobs - old_logprobs).exp()
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - eps_low, 1 + eps_high) * advantages)
     clipped = ((advantages > 0) & (ratio > 1 + eps_high)) | ((advantages < 0) & (ratio < 1 - eps_low))
-    return surrogate * mask, ratio, clipped
+    return surrogate, ratio, clipped
 
 
 def ppo_loss(

@@ -116,8 +116,8 @@ class Optimizer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Undo `state`."""
-        if "adamw_step" not in tensors:
+        """Undo `state`. Raises KeyError for a missing tensor."""
+        if not tensors:
             return
         for name, p in self.named:
             self.adamw.state[p] = {

@@ -6,6 +6,7 @@ A run's folder holds `tokenizer.json` and a run folder for each stage, `pretrain
 
 import dataclasses
 import importlib
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +80,23 @@ def check(job: Job) -> None:
         get_task(family)
     if job.recipe.corpus != "stdlib":
         load_corpus(job.recipe.corpus)
+    for stage in job.stages:
+        folder = RunFolder(Path(job.out) / stage)
+        if job.resume and (folder.path / "run.json").exists():
+            asked = json.loads(json.dumps({"recipe": dataclasses.asdict(job.recipe), "parts": dict(job.parts)}))
+            _refuse_difference(folder.path, {key: folder.settings[key] for key in asked}, asked)
+
+
+def _refuse_difference(folder: Path, saved, asked, where: str = "") -> None:
+    """Resuming with other settings than the run was started with would make a run that nobody can repeat."""
+    if isinstance(saved, dict) and isinstance(asked, dict):
+        for key in sorted(saved.keys() | asked.keys()):
+            _refuse_difference(folder, saved.get(key), asked.get(key), f"{where}.{key}" if where else key)
+    elif saved != asked:
+        raise UserError(
+            f"{folder} was started with {where} = {saved!r}, this command has {asked!r}; "
+            "repeat the options of the first command, or choose another folder with --out"
+        )
 
 
 def resolve_parts(job: Job) -> Parts:

@@ -37,9 +37,9 @@ def nano(seed: int = 0) -> Recipe:
     return Recipe(
         name="nano", model=preset("nano"), seed=seed,
         pretrain=StageConfig(steps=850, optim=OptimConfig(learning_rate=3e-3), seed=seed),
-        pretrain_mixture=Mixture(7, {"pair": 28, "add": 20, "sort": 10, "recall": 24}, 256),
+        pretrain_mixture=Mixture(6, {"pair": 40, "add": 18, "sort": 6, "recall": 16}, 256),
         sft=StageConfig(steps=280, optim=OptimConfig(learning_rate=1.5e-3), seed=seed),
-        sft_mixture=Mixture(2, {"pair": 48, "add": 24, "sort": 12, "recall": 24}, 256),
+        sft_mixture=Mixture(2, {"pair": 64, "add": 20, "sort": 10, "recall": 16}, 256),
         rl=RLConfig(steps=32, seed=seed),
     )
 

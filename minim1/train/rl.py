@@ -32,7 +32,7 @@ class RLConfig:
     """
 
     steps: int = 32
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, decay=1.0))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=6e-5, weight_decay=0.0, decay=1.0))
     families: tuple[str, ...] = ("pair",)
     prompts_per_rollout: int = 32
     samples_per_prompt: int = 16
@@ -54,8 +54,11 @@ class RLConfig:
             raise UserError(
                 f"samples_per_prompt is {self.samples_per_prompt}; advantages compare answers, so at least 2"
             )
-        if self.updates_per_rollout < 1:
-            raise UserError(f"updates_per_rollout is {self.updates_per_rollout}; it must be at least 1")
+        if self.updates_per_rollout < 1 or self.prompts_per_rollout < 1:
+            raise UserError(
+                f"prompts_per_rollout is {self.prompts_per_rollout} and updates_per_rollout {self.updates_per_rollout}; "
+                "both must be at least 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class RLTrainer(Stage):
     def __init__(self, model, tokenizer: Tokenizer, config: RLConfig, **shared) -> None:
         super().__init__(model, config, updates=config.updates_per_rollout, **shared)
         self.tokenizer = tokenizer
+        if config.prompts_per_rollout < self.workers.size:
+            raise UserError(
+                f"prompts_per_rollout is {config.prompts_per_rollout} for {self.workers.size} workers; "
+                "every worker needs a prompt: take fewer --workers"
+            )
         for family in config.families:
             get_task(family)
         self.sampling = dict(
@@ -121,7 +129,7 @@ class RLTrainer(Stage):
         total = [0.0] * len(completions)
         for reward in self.parts.rewards:
             values = reward([p.prompt for p in repeated], completions, problem=repeated)
-            total = [sum_ + (value or 0.0) for sum_, value in zip(total, values)]
+            total = [sum_ + (value or 0.0) for sum_, value in zip(total, values, strict=True)]
         lengths = [len(ids) for ids in rollout.completions]
         late = [overlong_penalty(n, self.config.max_new_tokens, self.config.overlong_buffer) for n in lengths]
         statistics: dict[str, list[float]] = {
@@ -192,7 +200,7 @@ class RLTrainer(Stage):
     def _averages(self, statistics: dict[str, list[float]]) -> dict[str, float]:
         """Means over all workers; `tokens` is the number of sampled tokens, `reward_flat_share` of groups dropped."""
         size = self.config.samples_per_prompt
-        rewards = statistics["reward"]
+        rewards = [r + p for r, p in zip(statistics["reward"], statistics["overlong_penalty"])]
         groups = [rewards[at : at + size] for at in range(0, len(rewards), size)]
         statistics = {**statistics, "reward_flat_share": [float(len(set(group)) == 1) for group in groups]}
         sums: dict[str, list[float]] = {}

@@ -24,8 +24,8 @@ def test_m1_table(layer, fastest, fastest_life, slowest, slowest_life):
     assert slopes.shape == (64,)
     assert math.exp(-slopes[0]) == pytest.approx(fastest, abs=5e-5)
     assert math.exp(-slopes[-1]) == pytest.approx(slowest, abs=5e-7)
-    assert math.log(2) / slopes[0] == pytest.approx(fastest_life, rel=0.02)
-    assert math.log(2) / slopes[-1] == pytest.approx(slowest_life, rel=1e-3)
+    assert math.log(2) / slopes[0] == pytest.approx(fastest_life, rel=0.035)  # two digits in the table
+    assert math.log(2) / slopes[-1] == pytest.approx(slowest_life, abs=0.5)
 
 
 def test_m1_extremes():
@@ -59,7 +59,8 @@ def test_heads_that_are_no_power_of_two(heads, powers):
 
 
 def test_one_layer_does_not_divide_by_zero():
-    torch.testing.assert_close(decay_slopes(4, 0, 1), torch.tensor([0.25, 0.0625, 2**-6, 2**-8]) * (1 + 1e-5))
+    expected = torch.tensor([0.25, 0.0625, 2**-6, 2**-8]) * (1 + 1e-5)
+    torch.testing.assert_close(decay_slopes(4, 0, 1), expected, atol=0, rtol=1e-6)
 
 
 def test_layers_and_own_base():

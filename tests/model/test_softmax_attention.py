@@ -75,6 +75,18 @@ def test_causal_order_and_groups(queries, keys, kv_heads):
     torch.testing.assert_close(softmax_attention(q, k, v, mask=mask), expected, atol=1e-12, rtol=0)
 
 
+def test_rows_that_see_nothing_whatever_torch_says(monkeypatch):
+    """SDPA does not promise what a row without keys gets; older ones and other devices return NaN."""
+
+    def plain(q, k, v, attn_mask):
+        return (q @ k.transpose(-1, -2)).masked_fill(~attn_mask, -math.inf).softmax(-1) @ v
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", plain)
+    q, mask = randn(1, 3, 2, 4), torch.tensor([[[True, False, False], [False] * 3, [True] * 3]])
+    out = softmax_attention(q, q, q, mask=mask)
+    assert (out[:, 1] == 0).all() and (out[:, ::2] != 0).all() and out.isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_mask_and_rows_that_see_nothing(dtype):
     """A query without keys gives exactly 0, and no NaN reaches any gradient."""

@@ -1,0 +1,36 @@
+"""Put a trained run into the package as the model that `load("shipped")` and `minim1 chat` use; for maintainers.
+
+    python -c "from minim1.report.ship import ship; ship('runs/nano')"
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from minim1.errors import UserError
+from minim1.report.card import report_card
+from minim1.train.checkpoint import SHIPPED, RunFolder, load, save_model, write_json
+from minim1.train.recipes import STAGES
+
+LIMIT = 5_000_000  # bytes
+
+
+def ship(run: str | Path, target: Path = SHIPPED) -> int:
+    """Write the RL model in bf16 (routers fp32, as M1's own checkpoint), tokenizer, settings, card and whole log.
+
+    Returns the bytes written. Raises: UserError above 5 MB.
+    """
+    run = Path(run)
+    target.mkdir(parents=True, exist_ok=True)
+    save_model(load(run / "rl").model, target, dtype=torch.bfloat16)
+    for name in ("tokenizer.json", "run.json"):
+        shutil.copyfile(run / "rl" / name, target / name)
+    write_json(target / "report.json", report_card(run))
+    with open(target / "metrics.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(r) + "\n" for stage in STAGES for r in RunFolder(run / stage).metrics())
+    size = sum(path.stat().st_size for path in target.iterdir())
+    if size > LIMIT:
+        raise UserError(f"the shipped model has {size} bytes; it must stay below {LIMIT}, ship a smaller one")
+    return size
