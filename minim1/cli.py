@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,26 +14,39 @@ from minim1.errors import Interrupted, UserError
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, 2 for a user's mistake (one sentence on stderr), 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a console that cannot show a character shows ? for it
     try:
+        arguments = parser().parse_args(argv)
         arguments.function(arguments)
+        sys.stdout.flush()
         return 0
     except Interrupted as stop:
-        again = " ".join(argv if "--resume" in argv else [*argv, "--resume"])
+        again = shlex.join(argv if "--resume" in argv else [*argv, "--resume"])
         print(f"minim1: {stop}; go on with: python3 go.py {again}", file=sys.stderr)
         return 130
     except UserError as mistake:
         print(f"minim1: {mistake}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("minim1: stopped at once; go on from the last save with --resume", file=sys.stderr)
+        how = "; go on from the last save, if there was one, with --resume" if hasattr(arguments, "resume") else ""
+        print(f"minim1: stopped at once{how}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # e.g. `| head`: what is left to say goes nowhere, also at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, except that a mistake is one sentence like any other."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="minim1", description="Build, train and talk to a scaled-down MiniMax-M1.")
+    top = Parser(prog="minim1", description="Build, train and talk to a scaled-down MiniMax-M1.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     _training(verbs.add_parser("train", help="everything: pretraining, SFT, RL, report card"), ("pretrain", "sft", "rl"))
     _training(verbs.add_parser("pretrain", help="pretraining alone"), ("pretrain",))
@@ -169,6 +183,8 @@ def _job(arguments, device: str):
             chosen, policy_loss=arguments.loss, rl=dataclasses.replace(chosen.rl, **families)
         )
     parts = []
+    if arguments.part and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the installed command's path lacks it; workers inherit the path
     for text in arguments.part:
         field, equals, where = text.partition("=")
         if not equals or ":" not in where:

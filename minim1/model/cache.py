@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from minim1.config import LIGHTNING, M1Config
+from minim1.errors import UserError
 from minim1.model.documents import document_runs
 
 
@@ -73,12 +74,14 @@ class DecodeCache:
 
     def extend(self, input_ids: Tensor, document_ids: Tensor | None) -> Tensor:
         """Register new tokens (B, T) before the layers see them; returns their runs (B, T)."""
-        if self.runs is None:
-            newest = input_ids.new_zeros(input_ids.shape[0], 1)
-        else:
-            newest = self.runs[:, : self.length].amax(dim=1, keepdim=True).clamp(min=0) if self.ragged else (
-                input_ids.new_zeros(input_ids.shape[0], 1)
+        if self.runs is not None and len(self.runs) != len(input_ids):
+            raise UserError(
+                f"the cache holds {len(self.runs)} rows, input_ids {len(input_ids)}; "
+                "select or repeat the cache's rows, or start a new cache"
             )
+        newest = input_ids.new_zeros(len(input_ids), 1)
+        if self.ragged:
+            newest = self.runs[:, : self.length].amax(dim=1, keepdim=True).clamp(min=0)
         if document_ids is None:
             runs = newest.expand_as(input_ids)
         else:

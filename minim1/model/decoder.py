@@ -80,6 +80,14 @@ class LightningAttention(nn.Module):
             memory.state = state
         return self.out_proj(torch.sigmoid(self.output_gate(x)) * self.norm(out.flatten(2)))
 
+    def _apply(self, function, recurse=True):
+        """What `.to()`, `.bfloat16()` and their like call: the slopes move, but stay fp32 (in bf16 slow heads drift)."""
+        slopes = self.slopes
+        super()._apply(function, recurse)
+        if self.slopes.dtype != torch.float32:
+            self.slopes = slopes.to(self.slopes.device)
+        return self
+
 
 class SoftmaxAttention(nn.Module):
     """Softmax layer: grouped-query causal attention with partial rotary positions; no bias, no gate (M1's code)."""
@@ -201,8 +209,9 @@ class MiniM1(nn.Module):
             self._materialise(seed)
 
     def _materialise(self, seed: int) -> None:
-        self.to_empty(device=torch.get_default_device())
+        self.to_empty(device="cpu")  # the same weights whatever the device
         initialise(self, torch.Generator().manual_seed(seed))
+        self.to(torch.get_default_device())
 
     def new_cache(self) -> DecodeCache:
         """An empty decode cache for this model."""

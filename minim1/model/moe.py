@@ -4,6 +4,8 @@ N tokens, C hidden, E experts, K experts per token, F width of an expert.
 Experts are SwiGLU, w2(SiLU(w1 x) * w3 x), stored stacked: w1, w3 (E, F, C) and w2 (E, C, F).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,4 +94,4 @@ def expert_load(expert_ids: Tensor, num_experts: int, valid: Tensor | None = Non
     load = chosen.sum((1, 2))
     load = load / load.sum(-1, keepdim=True).clamp(min=1)
     entropy = -torch.xlogy(load, load).sum(-1)
-    return load, entropy / torch.log(torch.tensor(float(max(num_experts, 2))))
+    return load, entropy / math.log(num_experts) if num_experts > 1 else torch.ones_like(entropy)

@@ -55,6 +55,13 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the run folder {path} ({error}); choose another with --out") from None
+
+
 def write_json(path: Path, value) -> None:
     text = json.dumps(value, indent=2) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
@@ -210,10 +217,7 @@ class RunFolder:
 
     def create(self, settings: dict, tokenizer: Tokenizer) -> None:
         """Start a run here: settings and versions to run.json, the tokenizer beside it, an empty metrics.jsonl."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create the run folder {self.path} ({error}); choose another with --out") from None
+        make_folder(self.path)
         write_whole(self.path / "tokenizer.json", tokenizer.save)
         write_whole(self.path / "metrics.jsonl", lambda part: part.write_text("", encoding="utf-8"))
         write_json(self.path / "run.json", {"format": FORMAT, **settings, "versions": versions()})

@@ -61,7 +61,7 @@ class Optimizer:
         self.gradient.zero_()
         sums: dict[str, Tensor] = {}
         for micro_batch in micro_batches:
-            with self._autocast():
+            with self.autocast():
                 output = loss(micro_batch)
             output.loss.backward()
             for name, value in output.metrics.items():
@@ -86,7 +86,8 @@ class Optimizer:
         self.adamw.step()
         return {**metrics, "grad_norm": norm, "lr": rate}
 
-    def _autocast(self):
+    def autocast(self):
+        """The context in which the model runs, in training and in rollouts alike."""
         device = self.gradient.device.type
         dtype = getattr(torch, self.config.autocast or "bfloat16")
         return torch.autocast(device, dtype=dtype, enabled=self.config.autocast is not None)

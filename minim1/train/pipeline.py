@@ -23,7 +23,9 @@ from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
 from minim1.tasks import SYMBOLS, get_task
 from minim1.train.batches import Batches
-from minim1.train.checkpoint import RunFolder, from_checkpoint, load_weights, read_json, read_tensors, write_json
+from minim1.train.checkpoint import (
+    RunFolder, from_checkpoint, load_weights, make_folder, read_json, read_tensors, write_json, write_whole,
+)
 from minim1.train.loop import Stage, Trainer
 from minim1.train.losses import policy_loss
 from minim1.train.recipes import FAMILIES, STAGES, Recipe
@@ -84,7 +86,7 @@ def check(job: Job) -> None:
         folder = RunFolder(Path(job.out) / stage)
         if job.resume and (folder.path / "run.json").exists():
             asked = json.loads(json.dumps({"recipe": dataclasses.asdict(job.recipe), "parts": dict(job.parts)}))
-            _refuse_difference(folder.path, {key: folder.settings[key] for key in asked}, asked)
+            _refuse_difference(folder.path, {key: folder.settings.get(key) for key in asked}, asked)
 
 
 def _refuse_difference(folder: Path, saved, asked, where: str = "") -> None:
@@ -109,8 +111,12 @@ def resolve_parts(job: Job) -> Parts:
         module, _, function = where.partition(":")
         try:
             found = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise UserError(f"part {field}={where!r} was not found ({error}); expected module:function") from None
+        if not callable(found):
+            raise UserError(f"part {field}={where!r} is a {type(found).__name__}; expected a function")
+        if not callable(found):
+            raise UserError(f"part {field}={where!r} is a {type(found).__name__}; expected a function")
         chosen[field] = (found,) if field == "rewards" else found
     return Parts(**chosen)
 
@@ -122,16 +128,24 @@ def prepare_text(workers: Workers, job: Job) -> Text:
     source = Path(job.start_from) / "tokenizer.json" if job.start_from else path
     if workers.main and not source.exists():
         tokenizer = Tokenizer.train(corpus.train, job.recipe.model.vocab_size, SYMBOLS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(path)
+        _check_vocabulary(tokenizer, job)
+        make_folder(path.parent)
+        write_whole(path, tokenizer.save)
     workers.gather(None)
     tokenizer = Tokenizer.from_file(source)
+    _check_vocabulary(tokenizer, job)
+    train, heldout = encode_corpus(corpus.train, tokenizer), encode_corpus(corpus.heldout, tokenizer)
+    for stream in (train, heldout):
+        heldout_windows(stream, job.recipe.pretrain_mixture.length, 1)  # raises where not even one window fits
+    return Text(tokenizer, train, heldout, corpus.info)
+
+
+def _check_vocabulary(tokenizer: Tokenizer, job: Job) -> None:
     if tokenizer.vocab_size != job.recipe.model.vocab_size:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} tokens but the model {job.recipe.model.vocab_size}; "
             "use a model of that vocabulary, or more text to train the tokenizer on"
         )
-    return Text(tokenizer, encode_corpus(corpus.train, tokenizer), encode_corpus(corpus.heldout, tokenizer), corpus.info)
 
 
 def settings(job: Job, stage: str, text: Text, workers: Workers) -> dict:

@@ -107,7 +107,8 @@ class RLTrainer(Stage):
         seed = step_seed(self.config.seed, step, f"rollout/{self.workers.rank}")
         sampling = task_sampling(self.tokenizer, seed=seed, **self.sampling)
         prompts = [prompt_ids(self.tokenizer, problem.prompt) for problem in problems]
-        rollout = generate(self.model, prompts, sampling, sampler=self.parts.sampler)
+        with self.optimizer.autocast():
+            rollout = generate(self.model, prompts, sampling, sampler=self.parts.sampler)
         rewards, statistics = self._judge(problems, rollout)
         advantages = self.parts.advantages(rewards.view(len(problems), -1)).flatten()
         experience = self._experience(rollout, advantages.to(self.device))

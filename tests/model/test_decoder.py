@@ -273,6 +273,10 @@ def test_slopes_are_fixed_fp32_and_not_saved():
     expected = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8]).double() * (1 - 2 / 3 + 1e-5)
     assert torch.equal(buffers["model.layers.2.self_attn.slopes"], expected.float())
     assert not any(b.requires_grad for b in buffers.values())
+    for cast in ("bfloat16", "half", "double"):  # rounded to bf16 the slow heads would decay at another rate
+        other = getattr(MiniM1(M1Config(**SMALL)), cast)()
+        assert torch.equal(other.model.layers[2].self_attn.slopes, buffers["model.layers.2.self_attn.slopes"])
+        assert other.model.layers[2].self_attn.qkv_proj.weight.dtype == getattr(torch, cast)
     clone = copy.deepcopy(model)  # e.g. for an average of the weights
     assert torch.equal(clone(tokens(1, 5)).logits, model(tokens(1, 5)).logits)
 

@@ -37,6 +37,7 @@ REFUSED = [
     (dict(rope_theta=-1.0), ["rope_theta is -1.0", "above 0"]),
     (dict(layernorm_mlp_alpha="big"), ["layernorm_mlp_alpha is 'big'", "number"]),
     (dict(layernorm_linear_attention_beta=math.inf), ["layernorm_linear_attention_beta is inf", "number"]),
+    (dict(layernorm_mlp_beta=None), ["layernorm_mlp_beta is None", "number"]),
     (dict(router_aux_loss_coef=math.nan), ["router_aux_loss_coef is nan", "number"]),
 ] + [
     (dict([(name, value)]), [f"{name} is {value!r}", "whole number of at least 1"])

@@ -19,7 +19,7 @@ from minim1.model.lightning import base_slopes, decay_slopes
     ],
 )
 def test_m1_table(layer, fastest, fastest_life, slowest, slowest_life):
-    """The table of facts §1.3: decay per token and half-life of the first and last of 64 heads in 80 layers."""
+    """Computed by hand from the formula in M1's code: decay per token and half-life of the first and last of 64 heads in 80 layers."""
     slopes = decay_slopes(64, layer, 80).double()
     assert slopes.shape == (64,)
     assert math.exp(-slopes[0]) == pytest.approx(fastest, abs=5e-5)
