@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from minim1.data.chat import encode_chat
 from minim1.data.packing import step_seed
 from minim1.data.tokenizer import Tokenizer
+from minim1.errors import UserError
 from minim1.evaluate import task_sampling
 from minim1.generate import generate
 from minim1.tasks import TASKS, get_task
@@ -42,14 +43,19 @@ class Printer:
         if token == self.tokenizer.think_id:
             self._write(self.dim)
         elif token == self.tokenizer.end_think_id:
+            self.finish()
             self._write(("\n" if self.stream.isatty() else "") + self.plain)
-            self.ids, self.shown = [], 0
         elif token != self.tokenizer.eos_id:
             self.ids.append(token)
             text = self.tokenizer.decode(self.ids)
             if not text.endswith("\ufffd"):  # wait for the rest of a character
                 self._write(text[self.shown :])
                 self.shown = len(text)
+
+    def finish(self) -> None:
+        """Show what still waits for the rest of a character."""
+        self._write(self.tokenizer.decode(self.ids)[self.shown :])
+        self.ids, self.shown = [], 0
 
     def _write(self, text: str) -> None:
         self.stream.write(text)
@@ -67,6 +73,7 @@ def reply(model, tokenizer: Tokenizer, messages: list[dict], settings: Settings,
     printer = Printer(tokenizer, stream) if stream else None
     rollout = generate(model, [ids + forced], sampling, on_token=printer)
     if stream:
+        printer.finish()
         stream.write("\x1b[0m\n" if stream.isatty() else "\n")
     return tokenizer.decode_completion(forced + rollout.completions[0])
 
@@ -105,7 +112,10 @@ def chat(model, tokenizer: Tokenizer, settings: Settings, lines=None, stream=Non
             stream.write(f"Unknown command {line.strip()!r}; /help lists them.\n")
         elif word:
             messages = [{"role": "system", "content": None}, {"role": "user", "content": line.strip()}]
-            reply(model, tokenizer, messages, settings, stream)
+            try:
+                reply(model, tokenizer, messages, settings, stream)
+            except UserError as mistake:  # e.g. bytes that are no text; the conversation goes on
+                stream.write(f"{mistake}\n")
 
 
 def _typed():

@@ -112,10 +112,14 @@ def _training(verb, stages: tuple[str, ...]) -> None:
     verb.add_argument("--part", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help="use your own part")
     verb.add_argument("--quiet", action="store_true", help="no progress, no samples")
     verb.add_argument("--json", action="store_true", help="the report card as JSON on stdout")
+    verb.add_argument("--bf16", action="store_true", help="autocast to bfloat16; weights and LM head stay fp32")
+    verb.add_argument("--micro-rows", type=int, metavar="N", help="rows at once; less needs less memory, same gradient")
     for stage in stages:
         prefix = f"--{stage}-" if len(stages) > 1 else "--"
         verb.add_argument(f"{prefix}steps", dest=f"{stage}_steps", type=int, metavar="N",
                           help="rollout batches" if stage == "rl" else f"steps of {stage}")
+        verb.add_argument(f"{prefix}learning-rate", dest=f"{stage}_learning_rate", type=float, metavar="X",
+                          help=f"largest learning rate of {stage}")
     if "rl" in stages:
         verb.add_argument("--loss", default="cispo", metavar="NAME", help="cispo, grpo, dapo, ppo or reinforce")
         verb.add_argument("--families", nargs="+", metavar="NAME", help="task families of RL; default: pair")
@@ -173,10 +177,7 @@ def _job(arguments, device: str):
         path = arguments.config or Path(start) / "config.json"
         chosen = dataclasses.replace(chosen, model=M1Config.load(path))
     for stage in arguments.stages:
-        if (steps := getattr(arguments, f"{stage}_steps")) is not None:
-            if steps < 1:
-                raise UserError(f"{stage} has {steps} steps; it needs at least 1")
-            chosen = dataclasses.replace(chosen, **{stage: dataclasses.replace(getattr(chosen, stage), steps=steps)})
+        chosen = dataclasses.replace(chosen, **{stage: _stage(getattr(chosen, stage), stage, arguments)})
     if "rl" in arguments.stages:
         families = {"families": tuple(arguments.families)} if arguments.families else {}
         chosen = dataclasses.replace(
@@ -196,6 +197,20 @@ def _job(arguments, device: str):
     )
     pipeline.check(job)
     return job
+
+
+def _stage(config, stage: str, arguments):
+    """A stage's settings with what the command line says of them."""
+    rate = getattr(arguments, f"{stage}_learning_rate")
+    if rate is not None and not 0 < rate < 1:
+        raise UserError(f"{stage} has learning rate {rate}; it must be above 0 and below 1")
+    said = {"steps": getattr(arguments, f"{stage}_steps"), "micro_rows": arguments.micro_rows}
+    for name, value in said.items():
+        if value is not None and value < 1:
+            raise UserError(f"{stage} has {name} = {value}; it must be at least 1")
+    optim = {"learning_rate": rate, "autocast": "bfloat16" if arguments.bf16 else None}
+    given = lambda values: {name: value for name, value in values.items() if value is not None}  # noqa: E731
+    return dataclasses.replace(config, **given(said), optim=dataclasses.replace(config.optim, **given(optim)))
 
 
 def _check_out(job, arguments) -> None:

@@ -58,7 +58,7 @@ class M1Config:
     tie_word_embeddings: bool = False
     hidden_act: str = "silu"
     slopes: tuple[float, ...] | None = None  # (ours) base slope of each head; None: M1's ladder
-    block_size: int = 64  # (ours) block length of the chunked form
+    block_size: int = 32  # (ours; 2 * head_dim is a good choice on a CPU) block length of the chunked form
     fp32_head: bool = True  # (ours) LM head in fp32 whatever the autocast dtype (report §3.2)
 
     def __post_init__(self) -> None:
@@ -190,7 +190,7 @@ def small() -> M1Config:
     """One GPU of 8 GB or more: two 7:1 groups."""
     return M1Config(
         vocab_size=2048, hidden_size=256, intermediate_size=256, num_hidden_layers=16, num_attention_heads=8,
-        num_key_value_heads=2, head_dim=64, num_local_experts=8,
+        num_key_value_heads=2, head_dim=64, num_local_experts=8, block_size=64,
     )
 
 

@@ -1,7 +1,9 @@
 """Verifiable problems: each family has a generator, a worked solution and a strict verifier."""
 
+from functools import lru_cache
+
 from minim1.errors import UserError
-from minim1.tasks.adapter import reasoning_gym_task
+from minim1.tasks.adapter import ADAPTED, reasoning_gym_task
 from minim1.tasks.addition import AdditionTask
 from minim1.tasks.base import (
     Completion,
@@ -27,14 +29,20 @@ SYMBOLS: tuple[str, ...] = tuple(
 
 
 def get_task(name: str) -> Task:
-    """The task of this name. Raises `UserError` with the names there are.
+    """The task of this name; ``reasoning-gym/NAME`` is that package's dataset NAME. Raises
+    `UserError` with the names there are.
 
     >>> get_task("pair").default_difficulty
     4
     """
+    if name.startswith(ADAPTED):
+        return _adapted(name.removeprefix(ADAPTED))
     if name not in TASKS:
         raise UserError(f"There is no task family {name!r}; choose from {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+_adapted = lru_cache(reasoning_gym_task)
 
 
 __all__ = [

@@ -5,6 +5,8 @@ from difflib import get_close_matches
 from minim1.errors import UserError
 from minim1.tasks.base import Problem, Task, Verdict, parse_completion
 
+ADAPTED = "reasoning-gym/"  # what the names of adapted families begin with
+
 
 def reasoning_gym_task(name: str, *, partial_credit: bool = False, **config) -> "ReasoningGymTask":
     """The reasoning-gym dataset `name` as a `Task`; `config` goes to its own configuration.
@@ -43,7 +45,7 @@ class ReasoningGymTask(Task):
                 f"{' and '.join(sorted(reserved))} cannot be configured for {dataset!r}: "
                 "sample(seed) decides which problem it is; leave it out."
             )
-        self.name = f"reasoning-gym/{dataset}"
+        self.name = ADAPTED + dataset
         self.partial_credit = partial_credit
         # A fresh dataset for each problem: some keep state from one index to the next, some
         # know no index beyond their size. What a seed gives must not depend on either.

@@ -11,12 +11,12 @@ def verifier_reward(prompts, completions, *, problem: list[Problem],
     """The verdict's reward of each completion on its problem, by the verifier of its family.
 
     `problem` is a column of `Problem` objects, aligned with the completions. `tasks` names the
-    families when there are others than `TASKS` (an adapted one); bind it with `functools.partial`.
+    families when there are others than `get_task` knows; bind it with `functools.partial`.
     """
-    from minim1.tasks import TASKS
+    from minim1.tasks import get_task
 
-    tasks = TASKS if tasks is None else tasks
-    return [tasks[p.family].verify(p, text).reward
+    task = get_task if tasks is None else tasks.__getitem__
+    return [task(p.family).verify(p, text).reward
             for p, text in zip(problem, completions, strict=True)]
 
 

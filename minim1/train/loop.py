@@ -122,8 +122,8 @@ class Stage:
     def _record(self, step: int, record: dict, bar) -> None:
         if not self.workers.main:
             return
+        bar.set_postfix_str(self.line(record), refresh=False)
         bar.update(1)
-        bar.set_postfix_str(self.line(record))
         if self.run is not None and (step % self.config.log_every == 0 or step == self.config.steps or step == 1):
             self.run.log({key: _rounded(value) for key, value in record.items()})
 

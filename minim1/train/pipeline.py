@@ -30,7 +30,7 @@ from minim1.train.loop import Stage, Trainer
 from minim1.train.losses import policy_loss
 from minim1.train.recipes import FAMILIES, STAGES, Recipe
 from minim1.train.rl import RLTrainer
-from minim1.workers import Workers
+from minim1.workers import Workers, keep_memory
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Text:
 def run(workers: Workers, job: Job) -> None:
     """Do the stages of a job, each from where it stands."""
     torch.set_flush_denormal(True)  # decays underflow; denormal numbers are slow
+    keep_memory()
     parts, out = resolve_parts(job), Path(job.out)
     text = prepare_text(workers, job)
     model = MiniM1(job.recipe.model, parts, seed=job.recipe.seed).to(job.device)
@@ -113,8 +114,6 @@ def resolve_parts(job: Job) -> Parts:
             found = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise UserError(f"part {field}={where!r} was not found ({error}); expected module:function") from None
-        if not callable(found):
-            raise UserError(f"part {field}={where!r} is a {type(found).__name__}; expected a function")
         if not callable(found):
             raise UserError(f"part {field}={where!r} is a {type(found).__name__}; expected a function")
         chosen[field] = (found,) if field == "rewards" else found

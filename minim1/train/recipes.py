@@ -36,7 +36,7 @@ def nano(seed: int = 0) -> Recipe:
     """Ten minutes on two CPU cores."""
     return Recipe(
         name="nano", model=preset("nano"), seed=seed,
-        pretrain=StageConfig(steps=850, optim=OptimConfig(learning_rate=3e-3), seed=seed),
+        pretrain=StageConfig(steps=800, optim=OptimConfig(learning_rate=3e-3), seed=seed),
         pretrain_mixture=Mixture(6, {"pair": 40, "add": 18, "sort": 6, "recall": 16}, 256),
         sft=StageConfig(steps=280, optim=OptimConfig(learning_rate=1.5e-3), seed=seed),
         sft_mixture=Mixture(2, {"pair": 64, "add": 20, "sort": 10, "recall": 16}, 256),

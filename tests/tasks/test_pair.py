@@ -124,7 +124,7 @@ def test_the_first_wait_is_rare_wherever_it_carries_loss():
         elif "wait_after_first_no" in verdict.parts:
             first.append(verdict.parts["wait_after_first_no"])
     assert mean(first) == pytest.approx(0.05, abs=0.012)
-    assert unsupervised / missed == pytest.approx(0.3, abs=0.025)
+    assert unsupervised / missed == pytest.approx(0.5, abs=0.025)
 
 
 def test_the_lazy_demonstrator_is_right_about_one_time_in_five():

@@ -44,7 +44,7 @@ def test_other_families_can_be_named():
     problem = mine.sample(0)
     reward = functools.partial(verifier_reward, tasks={**TASKS, "mine": mine})
     assert reward([""], [format_completion("", problem.answer)], problem=[problem]) == [1.0]
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="mine"):
         verifier_reward([""], [""], problem=[problem])
 
 
