@@ -21,8 +21,8 @@ from minim1.train.checkpoint import RunFolder
 
 @pytest.fixture(autouse=True)
 def tiny_preset(tiny_recipe, monkeypatch):
-    """`--preset tiny`: the recipe of `tiny_run`, with a sample printed after every step."""
-    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda seed=0: replace(tiny_recipe, seed=seed, sample_every=1))
+    """`--preset tiny`: the recipe of `tiny_run`."""
+    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda seed=0: replace(tiny_recipe, seed=seed))
 
 
 @pytest.fixture
@@ -163,9 +163,9 @@ def test_a_damaged_state_cannot_be_resumed(refused, a_run, corpus_folder, data):
     refused(*tiny(corpus_folder, a_run, "--resume", "--quiet"), says="state.safetensors")
 
 
-@pytest.mark.parametrize("verb", [["eval"], ["chat", "--prompt", "hi"], ["rl", "--out", "new", "--workers", "1", "--from"]])
+@pytest.mark.parametrize("verb", [["eval"], ["chat", "--prompt", "hi"], ["rl", "--workers", "1", "--quiet", "--from"]])
 @pytest.mark.parametrize("damage", ["empty", "half", "foreign", "config", "tokenizer", "format"])
-def test_damaged_models_are_refused(verb, damage, refused, a_run, tmp_path, monkeypatch):
+def test_damaged_models_are_refused(verb, damage, refused, a_run, corpus_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, says = a_run / "rl" / "model.safetensors", "model.safetensors"
     if damage in ("empty", "half"):
@@ -183,16 +183,9 @@ def test_damaged_models_are_refused(verb, damage, refused, a_run, tmp_path, monk
         config = a_run / "rl" / "config.json"
         config.write_text(config.read_text().replace('"format": 1', '"format": 2'))
     if verb[0] == "rl":
-        refused(*verb, a_run, "--corpus", shutil.copytree(tmp_path / "a run", tmp_path / "x") and _text(tmp_path), says=says)
+        refused(*verb, a_run, "--corpus", corpus_folder, says=says)
     else:
         refused(verb[0], a_run, *verb[1:], says=says)
-
-
-def _text(folder):
-    (folder / "text").mkdir(exist_ok=True)
-    for number in range(6):
-        (folder / "text" / f"{number}.txt").write_text(f"def f_{number}(x):\n    return x\n" * 40)
-    return folder / "text"
 
 
 def test_an_out_folder_that_cannot_be_made(refused, tmp_path, corpus_folder):
@@ -288,7 +281,8 @@ def test_ctrl_c_in_a_terminal(tmp_path):
 # ------------------------------------------------------------------------------------------- reports
 
 
-def test_train_prints_json_alone(call, tmp_path, corpus_folder):
+def test_train_prints_json_alone(call, tmp_path, tiny_recipe, corpus_folder, monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda seed=0: replace(tiny_recipe, sample_every=1))
     code, out, err = call(*tiny(corpus_folder, tmp_path / "run", "--json"))
     card = json.loads(out)  # samples and progress went elsewhere
     assert code == 0 and list(card["stages"]) == ["pretrain", "sft", "rl"]
@@ -300,11 +294,10 @@ def test_train_prints_json_alone(call, tmp_path, corpus_folder):
     assert json.loads((tmp_path / "run" / "report.json").read_text()) == card
 
 
-def test_resuming_a_finished_run_reports_it_again(call, a_run, tiny_recipe, corpus_folder, monkeypatch):
-    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda seed=0: tiny_recipe)
+def test_resuming_a_finished_run_reports_it_again(call, a_run, corpus_folder):
     code, out, err = call(*tiny(corpus_folder, a_run, "--resume", "--quiet"))
     assert code == 0 and err == "" and out.startswith("# Report card: tiny")
-    assert "before" not in out and "| pair (2 problems) |" in out and "held-out text" in out
+    assert "| pair (2 problems) |" in out and "held-out text" in out
 
 
 def test_stages_one_by_one(call, tiny_run, tmp_path, corpus_folder):
@@ -343,6 +336,14 @@ def test_chat_with_a_prompt(call, tiny_run):
     assert call("chat", tiny_run, "--prompt", "⟨add⟩1+2=", "--max-new-tokens", 6, "--seed", 3) == first
     direct = call("chat", tiny_run, "--prompt", "hello", "--no-think", "--temperature", 0, "--max-new-tokens", 4)
     assert direct[0] == 0 and "[thinking]" not in direct[1]
+
+
+def test_the_shipped_model_is_there_at_once(call):
+    code, out, err = call("chat", "--prompt", "⟨add⟩358+467=", "--temperature", 0)
+    assert (code, err) == (0, "") and out.startswith("[thinking] ") and "\n[answer] " in out
+    folder = Path(cli.__file__).parent / "shipped"
+    assert {"config.json", "model.safetensors", "tokenizer.json", "run.json"} <= {path.name for path in folder.iterdir()}
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 5_000_000
 
 
 def test_a_conversation_ends_with_its_input(call, tiny_run, monkeypatch):

@@ -22,6 +22,7 @@ LEVELS = [
     {"evaluate", "chat", "parts"},
     {"train"}, {"report", "doctor"}, {"cli"}, {"__main__"},
 ]
+DEFERRED = {("tasks.rewards", "tasks")}  # inside a function: the default reward looks its families up
 
 
 def modules():
@@ -104,8 +105,8 @@ def test_there_are_no_cycles():
             return
         assert state.get(name) != "open", " -> ".join([*path, name])
         state[name] = "open"
-        for other in sorted(inside(MODULES[name], everywhere=False) & MODULES.keys()):
-            if other != name:
+        for other in sorted(inside(MODULES[name]) & MODULES.keys()):  # imports inside functions count
+            if other != name and (name, other) not in DEFERRED:
                 visit(other, [*path, name])
         state[name] = "done"
         order.append(name)
@@ -113,7 +114,7 @@ def test_there_are_no_cycles():
     for name in MODULES:
         visit(name, [])
     assert order.index("errors") < order.index("config") < order.index("model.decoder") < order.index("train.rl")
-    assert order.index("train.losses") < order.index("parts") < order.index("train.loop") < order.index("cli")
+    assert order.index("train.losses") < order.index("parts") < order.index("train.loop")
 
 
 def reached(name, seen=None):

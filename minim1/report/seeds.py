@@ -33,7 +33,7 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def to_markdown(result: dict) -> str:
-    """One table: accuracy per family, thinking length of the search, bits per byte, minutes."""
+    """One table: accuracy per family, thinking length of the search, bits per byte."""
     cards, stages = result["cards"], list(TITLES)
     lines = ["| | " + " | ".join(TITLES[s] for s in stages) + " |", "| --- |" + " ---: |" * len(stages)]
 
@@ -44,5 +44,4 @@ def to_markdown(result: dict) -> str:
         row(f"`{family}`, accuracy", lambda stage: stage["families"][family]["accuracy"], 3)
     row("`pair`, thinking tokens", lambda stage: stage["families"]["pair"]["thinking"], 1)
     row("held-out text, bits per byte", lambda stage: stage["bits_per_byte"], 3)
-    row("training, minutes", lambda stage: stage["training_seconds"] / 60, 1)
     return "\n".join(lines)

@@ -34,6 +34,8 @@ _EXPERT = re.compile(rf"(.*){re.escape(_EXPERTS)}(\d+)\.(\w+)\.weight")
 
 
 class Loaded(NamedTuple):
+    """A run folder read back."""
+
     model: MiniM1
     tokenizer: Tokenizer
     run: dict  # run.json: settings, versions, stage

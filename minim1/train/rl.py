@@ -54,6 +54,10 @@ class RLConfig:
             raise UserError(
                 f"samples_per_prompt is {self.samples_per_prompt}; advantages compare answers, so at least 2"
             )
+        if not 0 <= self.overlong_buffer <= self.max_new_tokens:
+            raise UserError(
+                f"overlong_buffer is {self.overlong_buffer}; it must lie between 0 and max_new_tokens = {self.max_new_tokens}"
+            )
         if self.updates_per_rollout < 1 or self.prompts_per_rollout < 1:
             raise UserError(
                 f"prompts_per_rollout is {self.prompts_per_rollout} and updates_per_rollout {self.updates_per_rollout}; "

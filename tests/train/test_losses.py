@@ -134,9 +134,10 @@ def test_a_cap_of_exactly_one_is_allowed():
     call("cispo", experience(), max_weight=1.0)
 
 
-def test_uncapped_cispo_under_ppos_mask_is_ppo_clip():
+@pytest.mark.parametrize("seed", [0, 1, 2, 9, 11])
+def test_uncapped_cispo_under_ppos_mask_is_ppo_clip(seed):
     """Report Eq. 6-7: PPO-clip is REINFORCE with importance weights and a hard mask."""
-    logprobs, old, advantages, mask = experience(seed=1)
+    logprobs, old, advantages, mask = experience(seed=seed)
     low, high = 0.2, 0.3
     ratio = (logprobs - old).exp().detach()
     lost = ((advantages > 0) & (ratio > 1 + high)) | ((advantages < 0) & (ratio < 1 - low))
