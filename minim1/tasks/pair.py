@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from minim1.errors import UserError
-from minim1.tasks.base import Completion, Demonstration, Problem, Task, symbol
+from minim1.tasks.base import Demonstration, Problem, Task, symbol
 
 MODULUS = 12
 WAIT, YES, NO, NEXT = symbol("wait"), symbol("yes"), symbol("no"), symbol(";")

@@ -72,7 +72,6 @@ class Stage:
         self.model, self.config, self.parts, self.run, self.workers = model, config, parts, run, workers
         self.after_step, self.quiet = after_step, quiet
         self.device = next(model.parameters()).device
-        self.updates_per_step = updates
         self.optimizer = Optimizer(
             model, config.optim, config.steps * updates, schedule=parts.schedule, workers=workers
         )
