@@ -31,7 +31,7 @@ LICENCES = {
 }
 
 # preset: one sentence on a `train` run that was really timed. A preset that was not has no entry.
-MEASURED_TRAIN = {"nano": "On two otherwise idle cores of an AMD EPYC (Zen 5) it took 9.6 minutes after installation."}
+MEASURED_TRAIN = {"nano": "On two otherwise idle cores of an AMD EPYC (Zen 5) it took 8 to 10 minutes after installation."}
 
 
 def report(wait_policy: str | None = None) -> dict:

@@ -91,7 +91,7 @@ def figure(runs: list[dict]):
         from plotly.subplots import make_subplots
     except ImportError:
         return None
-    panels = make_subplots(rows=1, cols=len(PANELS), subplot_titles=[title for title, *_ in PANELS])
+    panels = make_subplots(rows=1, cols=len(PANELS), subplot_titles=[title for title, *_ in PANELS], horizontal_spacing=0.07)
     for column, (_, y, x, lines) in enumerate(PANELS, start=1):
         for stage, key, colour, dash in lines:
             for run in runs:
