@@ -158,7 +158,7 @@ def _train(arguments) -> None:
     workers.run(count, pipeline.run, job)
     card = write_report(out)
     print(json.dumps(card) if arguments.json else to_markdown(card))
-    log(f"Report card: {out / 'report.md'}. Talk to it: minim1 chat {out}")
+    log(f"Report card: {out / 'report.md'}. Talk to it: python3 go.py chat {out}")
 
 
 def _job(arguments, device: str):
