@@ -93,7 +93,7 @@ def check(job: Job) -> None:
 def _refuse_difference(folder: Path, saved, asked, where: str = "") -> None:
     """Resuming with other settings than the run was started with would make a run that nobody can repeat."""
     if isinstance(saved, dict) and isinstance(asked, dict):
-        for key in sorted(saved.keys() | asked.keys()):
+        for key in sorted(saved.keys() | asked.keys(), key=lambda key: (key != "name", key)):  # the preset says most
             _refuse_difference(folder, saved.get(key), asked.get(key), f"{where}.{key}" if where else key)
     elif saved != asked:
         raise UserError(
