@@ -213,6 +213,13 @@ def test_impossible_tokens_are_never_drawn():
     assert set(ids.tolist()) == {1, 4} and logprobs.isfinite().all()
 
 
+@pytest.mark.parametrize("uniform, token", [(0.0, 1), (1 - 2**-24, 4)])  # the smallest and the largest torch.rand
+def test_also_at_the_edges_of_the_uniform_draw(uniform, token, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform))
+    logits = torch.tensor([[-math.inf, 0.0, -math.inf, 0.3, 0.1, -math.inf]])
+    assert sample_token(logits)[0].tolist() == [token]
+
+
 def test_temperature_zero_reports_the_untempered_probability():
     ids, logprobs = sample_token(torch.tensor([[0.0, 1.0, 0.5]]), temperature=0)
     assert ids.tolist() == [1]

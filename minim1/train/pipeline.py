@@ -71,6 +71,11 @@ def run(workers: Workers, job: Job) -> None:
         if workers.main and folder.saved_step() is None:
             folder.create(settings(job, name, text, workers), text.tokenizer)
         workers.gather(None)  # nobody reads the folder before it exists
+        if folder.settings.get("corpus", {}).get("sha256") != text.info["sha256"]:
+            raise UserError(
+                f"{folder.path} was started on other text than {text.info['source']} holds now ({text.info['python']}); "
+                "restore the text, or start a new run in another folder with --out"
+            )
         stage = build_stage(name, model, text, job, parts, folder, workers)
         stage.fit()
         evaluate_stage(name, model, text, job, folder, workers)

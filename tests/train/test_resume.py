@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -255,6 +256,20 @@ def test_another_seed_is_another_run(tiny_recipe, tiny_run, tmp_path):
     expected = read_tensors(tiny_run / "pretrain" / "model.safetensors")[0]
     found = read_tensors(tmp_path / "pretrain" / "model.safetensors")[0]
     assert any(not torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_run_does_not_go_on_with_other_text(tiny_recipe, tmp_path, corpus_folder):
+    """Its batches would no longer be a function of seed and step."""
+    text = shutil.copytree(corpus_folder, tmp_path / "text")
+    recipe = replace(tiny_recipe, corpus=str(text))
+    pipeline.run(Workers(), job(recipe, tmp_path / "out", stages=("pretrain",)))
+    before = (tmp_path / "out" / "pretrain" / "state.safetensors").read_bytes()
+    with open(text / "module_3.txt", "a") as file:
+        file.write("one line more\n")
+    with pytest.raises(UserError, match="other text"):
+        pipeline.run(Workers(), job(recipe, tmp_path / "out", resume=True))
+    assert (tmp_path / "out" / "pretrain" / "state.safetensors").read_bytes() == before
+    assert not (tmp_path / "out" / "sft" / "run.json").exists()
 
 
 def test_the_run_records_what_it_depended_on(tiny_run, tiny_recipe):

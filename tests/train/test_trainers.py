@@ -53,8 +53,8 @@ def stream(tokenizer):
 
 
 def test_batches_are_a_pure_function_of_seed_and_step(tokenizer, stream):
-    mixture = Mixture(2, {name: 2 for name in FAMILIES}, 96)
-    for stage in ("pretrain", "sft"):
+    for stage, text_rows in (("pretrain", 2), ("sft", 2), ("pretrain", 0), ("sft", 0)):
+        mixture = Mixture(text_rows, {name: 2 for name in FAMILIES}, 96)
         batches = Batches(stage, tokenizer, stream, mixture, seed=1)
         first = batches(5)
         batches(0), batches(6)
@@ -243,6 +243,20 @@ def test_when_all_groups_are_flat_nothing_happens(make_model, tokenizer, tmp_pat
     records = run.metrics()
     assert [r["updates"] for r in records] == [0, 0] and records[0]["reward_flat_share"] == 1.0
     assert records[0]["reward"] == 0.25 and run.saved_step() == 2
+
+
+def test_without_a_signal_old_momentum_does_not_move_the_weights(make_model, tokenizer):
+    flat = []
+
+    def reward(prompts, completions, **columns):
+        return [0.0 if flat else float(len(text) % 2) for text in completions]
+
+    model = make_model()
+    trainer = rl(model, tokenizer, Parts(rewards=(reward,)))
+    assert trainer.advance(0)["updates"] == 3
+    before = parameters(model)
+    flat.append(True)
+    assert trainer.advance(1)["updates"] == 0 and same(before, parameters(model))
 
 
 def test_a_flat_share_counts_the_overlong_penalty(make_model, tokenizer):
