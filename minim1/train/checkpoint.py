@@ -230,9 +230,9 @@ class RunFolder:
 
     def saved_step(self) -> int | None:
         """Steps done at the last save, or None."""
-        if not (self.path / "state.safetensors").exists():
-            return None
         path = self.path / "state.safetensors"
+        if not path.exists():
+            return None
         return _note(path, read_tensors(path)[1])[0]
 
     def save(self, model: MiniM1, optimizer, step: int, progress: dict) -> None:
