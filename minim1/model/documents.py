@@ -50,3 +50,25 @@ def attention_mask(query_runs: Tensor, key_runs: Tensor) -> Tensor:
     same = query_runs.unsqueeze(2) == key_runs.unsqueeze(1)
     causal = torch.ones(queries, keys, dtype=torch.bool, device=key_runs.device).tril(keys - queries)
     return same & causal & (key_runs >= 0).unsqueeze(1)
+
+
+def finite(*tensors: Tensor) -> bool:
+    """Whether no tensor holds NaN or Inf. One pass each; a sum that overflows also counts as not finite."""
+    return all(bool(x.detach().sum().isfinite()) for x in tensors)
+
+
+def one_by_one(form, q: Tensor, k: Tensor, v: Tensor, state: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
+    """`form(q, k, v, state, None)` on every document by itself: slow, but what is in one cannot reach another.
+
+    Args: q, k, v (B, T, H, D); state (B, H, D_k, D_v) of the first documents; runs (B, T), -1 at padding.
+    Returns: out (B, T, H, D_v), 0 at padding, and the state after each row's last document.
+    """
+    out, ends = q.new_zeros(*q.shape[:3], v.shape[3]), []
+    for row, numbers in enumerate(runs):
+        end, fresh = state[row : row + 1], torch.zeros_like(state[row : row + 1])
+        for number in range(int(numbers.max()) + 1):
+            at = (numbers == number).nonzero().squeeze(1)
+            piece, end = form(*(x[row : row + 1, at] for x in (q, k, v)), fresh if number else end, None)
+            out = out.index_put((torch.tensor(row), at), piece[0])
+        ends.append(end)
+    return out, torch.cat(ends)

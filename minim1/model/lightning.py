@@ -14,12 +14,14 @@ Exponents are never positive, so nothing overflows whatever the slope.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from minim1.errors import UserError
-from minim1.model.documents import document_runs
+from minim1.model.documents import document_runs, finite, one_by_one
+from minim1.model.fast_lightning import FastLightning
 
 
 def base_slopes(num_heads: int) -> list[float]:
@@ -83,24 +85,45 @@ def lightning_chunked(q, k, v, slopes, *, state=None, document_ids=None, block_s
         S <- decay^m S + (decay^(m-1-j) K)^T V
     """
     no_state = state is None
-    batch, length, heads, dim = q.shape
     q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
+    blocks = partial(_blocks, slopes=slopes, block_size=block_size)
+    return _padding_last(blocks, q, k, v, None if no_state and document_ids is None else state, document_ids)
+
+
+def lightning_fast(q, k, v, slopes, *, state=None, document_ids=None, block_size: int = 32):
+    """The block form with a hand-written backward, for CPUs: see `fast_lightning.py`. Same contract as `lightning_attention`."""
+    dtype = accumulation_dtype(q)
+    state = _zero_state(q, v) if state is None else state.to(dtype)
+    blocks = partial(FastLightning.apply, slopes.to(q.device, dtype), block_size)
+    return _padding_last(blocks, q, k, v, state, document_ids)
+
+
+def _padding_last(form, q, k, v, state, document_ids):
+    """Run `form(q, k, v, state, runs)`, which wants zeros at padding and all padding at the end of its row.
+
+    The forms mix the documents of a block in one matrix product, masked with zeros, and 0 * NaN is NaN: where the
+    result is not finite, the documents are therefore run one by one.
+    """
     if document_ids is None:
-        out, state = _blocks(q, k, v, slopes, None if no_state else state, None, block_size)
-        return out, state
+        return form(q, k, v, state, None)
     runs = document_runs(document_ids)
-    real = runs >= 0
-    q, k, v = _hide(~real, q, k, v)
-    if not (real[:, 1:] & ~real[:, :-1]).any():  # padding, if any, is at the end already
-        return _blocks(q, k, v, slopes, state, runs, block_size)
-    order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first: padding is transparent
-    index = order.view(batch, length, 1, 1)
-    q, k, v = (x.gather(1, index.expand(-1, -1, heads, x.shape[-1])) for x in (q, k, v))
-    out, state = _blocks(q, k, v, slopes, state, runs.gather(1, order), block_size)
-    return torch.zeros_like(out).scatter(1, index.expand(-1, -1, heads, out.shape[-1]), out), state
+    real, order = runs >= 0, None
+    if not real.all():
+        q, k, v = _hide(~real, q, k, v)
+        if (real[:, 1:] & ~real[:, :-1]).any():
+            order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first: padding is transparent
+            index = order.view(*order.shape, 1, 1).expand(-1, -1, q.shape[2], -1)
+            q, k, v = (x.gather(1, index.expand(-1, -1, -1, x.shape[-1])) for x in (q, k, v))
+            runs = runs.gather(1, order)
+    out, end = form(q, k, v, state, runs)
+    if not finite(out, end):
+        out, end = one_by_one(form, q, k, v, state, runs)
+    if order is not None:
+        out = torch.zeros_like(out).scatter(1, index.expand(-1, -1, -1, out.shape[-1]), out)
+    return out, end
 
 
-def _blocks(q, k, v, slopes, state, runs, block_size):
+def _blocks(q, k, v, state, runs, *, slopes, block_size):
     """`lightning_chunked` on rows whose padding is at the end and zero; `runs` (B, T) or None, `state` or None (zero)."""
     batch, length, heads, _ = q.shape
     block = min(block_size, length)
@@ -168,10 +191,14 @@ def lightning_step(q, k, v, slopes, state, real=None):
     return out, torch.where(real.view(-1, 1, 1, 1), updated, state)
 
 
-FORMS = {"recurrent": lightning_recurrent, "quadratic": lightning_quadratic, "chunked": lightning_chunked}
+FORMS = {
+    "recurrent": lightning_recurrent, "quadratic": lightning_quadratic, "chunked": lightning_chunked,
+    "fast": lightning_fast,
+}
+BLOCKED = ("chunked", "fast")  # the forms that take a block_size
 
 
-def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backend="auto", block_size: int = 64):
+def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backend="auto", block_size: int = 32):
     """Causal linear attention with a fixed decay per head: the contract of the part `lightning`.
 
     Args:
@@ -180,8 +207,8 @@ def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backe
         state: (B, H, D_k, D_v) carried in, or None for zero. It belongs to the document at position 0.
         document_ids: (B, T) integers or None (one document). A document is a maximal run of equal ids, a
             change resets the state; -1 is padding: output 0, no part in any state, no decay.
-        backend: "auto", or "chunked", "quadratic", "recurrent".
-        block_size: block length of the chunked form.
+        backend: "auto", or "fast", "chunked", "quadratic", "recurrent", "triton".
+        block_size: block length of the forms "fast" and "chunked".
     Returns:
         out (B, T, H, D_v) in q's dtype, and the state after position T-1 in fp32 (fp64 when q is fp64).
     Raises:
@@ -198,24 +225,31 @@ def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backe
         raise UserError("backend 'triton' cannot run: this version has no Triton kernel yet; use backend='auto'")
     if backend not in ("auto", *FORMS):
         raise UserError(f"unknown backend {backend!r}; choose one of auto, {', '.join(FORMS)}")
+    if backend == "auto" and q.shape[1] > 1 or backend == "auto" and state is None:
+        backend = "chunked" if q.is_cuda else "fast"
     with torch.autocast(q.device.type, enabled=False):  # the state is fp32 whatever the activations are
-        if backend == "auto" and q.shape[1] == 1 and state is not None:
+        if backend == "auto":
             real = None if document_ids is None else document_ids[:, 0] >= 0
             out, state = lightning_step(q, k, v, slopes, state, real)
-        elif backend in ("auto", "chunked"):
-            out, state = lightning_chunked(
-                q, k, v, slopes, state=state, document_ids=document_ids, block_size=block_size
-            )
         else:
-            out, state = FORMS[backend](q, k, v, slopes, state=state, document_ids=document_ids)
+            options = {"block_size": block_size} if backend in BLOCKED else {}
+            out, state = FORMS[backend](q, k, v, slopes, state=state, document_ids=document_ids, **options)
     return out.to(q.dtype), state
 
 
+def accumulation_dtype(q: Tensor) -> torch.dtype:
+    """fp64 for fp64 inputs, else fp32: what states are kept in."""
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _zero_state(q, v):
+    return q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3], dtype=accumulation_dtype(q))
+
+
 def _prepare(q, k, v, slopes, state):
-    """q, k, v, slopes and state in the accumulation dtype (fp64 for fp64 inputs, else fp32); a zero state if None."""
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    if state is None:
-        state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3], dtype=dtype)
+    """q, k, v, slopes and state in the accumulation dtype; a zero state if None."""
+    dtype = accumulation_dtype(q)
+    state = _zero_state(q, v) if state is None else state
     return q.to(dtype), k.to(dtype), v.to(dtype), slopes.to(q.device, dtype), state.to(dtype)
 
 

@@ -500,13 +500,13 @@ def test_defaults_have_the_contracts_signatures():
 
 
 def test_block_size_reaches_the_packages_own_form(monkeypatch):
-    sizes, chunked = [], lightning_module.lightning_chunked
+    sizes, fast = [], lightning_module.lightning_fast
 
     def note(*args, block_size, **options):
         sizes.append(block_size)
-        return chunked(*args, block_size=block_size, **options)
+        return fast(*args, block_size=block_size, **options)
 
-    monkeypatch.setattr(lightning_module, "lightning_chunked", note)
+    monkeypatch.setitem(lightning_module.FORMS, "fast", note)
     ids = tokens(1, 9)
     close = build(block_size=4)(ids).logits
     assert sizes == [4, 4]
