@@ -28,10 +28,11 @@ usage: python3 go.py VERB [arguments]        (on Windows: py go.py VERB)
   train    train a small MiniMax-M1 from nothing to a reasoning model
   test     run the tests; arguments go to pytest
   lab      open JupyterLab; arguments go to it
-  gpu      run the GPU tests with the Python that started go.py, installing nothing;
-           arguments go to pytest; after `--train [arguments]` it trains the preset small
+  gpu      run the GPU tests with the Python that started go.py, installing nothing; arguments go
+           to pytest; then, after `--bench [arguments]`, `minim1 bench`; after `--train
+           [arguments]`, train the preset small
 
-Any other verb is the minim1 command's: pretrain, sft, rl, eval, chat, count, doctor, ...
+Any other verb is the minim1 command's: pretrain, sft, rl, eval, chat, count, bench, doctor, ...
 The first use makes .venv and installs into it.
 """
 ROOT = Path(__file__).resolve().parent
@@ -144,23 +145,25 @@ def prepare():
 
 
 def gpu(arguments):
-    """The GPU tests, then on request a training run, with the Python that started go.py."""
+    """The GPU tests, then on request bench and training, with the Python that started go.py."""
     check = "import pytest, torch, sys; sys.exit(not torch.cuda.is_available())"
     if call([sys.executable, "-c", check], stderr=subprocess.DEVNULL):
         stop(f"{sys.executable} has no pytest or no torch that sees a CUDA device: start "
              "`go.py gpu` with a Python where torch.cuda.is_available() is True.")
-    split = arguments.index("--train") if "--train" in arguments else len(arguments)
+    marks = [n for n, word in enumerate(arguments) if word in ("--bench", "--train")] + [len(arguments)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     options = {"cwd": ROOT, "env": environment(PYTHONPATH=path)}
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
-    code = call(tests + arguments[:split], **options)
+    code = call(tests + arguments[:marks[0]], **options)
     if code == 5:  # pytest's "no tests collected"
         say("there are no GPU tests.")
         code = 0
-    if code or split == len(arguments):
-        return code
-    train = [sys.executable, "-m", "minim1", "train", "--preset", "small"]
-    return call(train + arguments[split + 1:], **options)
+    verbs = {"--bench": ["bench"], "--train": ["train", "--preset", "small"]}
+    for start, end in zip(marks, marks[1:]):
+        if code == 0:
+            verb = verbs[arguments[start]] + arguments[start + 1 : end]
+            code = call([sys.executable, "-m", "minim1", *verb], **options)
+    return code
 
 
 def main(arguments):

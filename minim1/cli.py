@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from minim1.errors import Interrupted, UserError
+from minim1.report.bench import command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", metavar="FILE", help="where to keep the comparison, as JSON")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(function=_report)
+
+    verb = verbs.add_parser("bench", help="time ours against other implementations, after checking that both agree")
+    command.add_arguments(verb)
+    verb.set_defaults(function=command.run)
 
     verb = verbs.add_parser("doctor", help="what this machine has, and what to expect")
     verb.add_argument("--json", action="store_true")

@@ -83,19 +83,22 @@ def sample_token(
     >>> sample_token(torch.tensor([[0.0, 9.0]]), temperature=0)[0]
     tensor([1])
     """
-    logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+    logits = logits.float()
+    if temperature not in (0, 1):
+        logits = logits / temperature
     if temperature == 0:
-        ids = logprobs.argmax(-1)
-        return ids, logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    if top_p < 1:
-        ordered, order = logprobs.sort(dim=-1, descending=True)
-        outside = ordered.exp().cumsum(-1) - ordered.exp() >= top_p  # the mass before this token suffices
-        outside = torch.zeros_like(outside).scatter(-1, order, outside)
-        logprobs = logprobs.masked_fill(outside, -torch.inf).log_softmax(-1)
-    cumulative = logprobs.exp().cumsum(-1)
-    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
-    ids = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
-    return ids.squeeze(-1), logprobs.gather(-1, ids).squeeze(-1)
+        ids, probabilities = logits.argmax(-1, keepdim=True), logits.softmax(-1)
+    else:
+        probabilities = logits.softmax(-1)
+        if top_p < 1:
+            ordered, order = probabilities.sort(dim=-1, descending=True)
+            outside = ordered.cumsum(-1) - ordered >= top_p  # the mass before this token suffices
+            logits = logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -torch.inf)
+            probabilities = logits.softmax(-1)
+        cumulative = probabilities.cumsum(-1)  # inverse transform: torch.multinomial takes several times as long
+        uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+        ids = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+    return ids.squeeze(-1), probabilities.gather(-1, ids).log().squeeze(-1)
 
 
 def left_pad(prompts: Sequence[Sequence[int]], device) -> tuple[Tensor, Tensor | None]:
@@ -167,7 +170,7 @@ def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollo
         sampled[alive, step] = drawn
         if on_token is not None and bool(running[0]) and int(alive[0]) == 0:
             on_token(int(ids[0]))
-        ended = torch.isin(ids, stops)
+        ended = (ids.unsqueeze(1) == stops).any(1)
         if sampling.repetition_window:
             confident = torch.where(logprob.exp() > sampling.repetition_probability, confident + 1, 0)
             looping = (confident >= sampling.repetition_window) & ~ended

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minim1.config import LIGHTNING, M1Config
 from minim1.errors import UserError
-from minim1.model.documents import document_runs
+from minim1.model.documents import attention_mask, document_positions, document_runs
 
 
 class LinearState:
@@ -59,45 +59,69 @@ def _room(buffer: Tensor | None, new: Tensor, used: int, end: int) -> Tensor:
 
 
 class DecodeCache:
-    """What `MiniM1` remembers between calls: `layers`, the document run of every position, and positions.
+    """What `MiniM1` remembers between calls: `layers`, and which tokens of a row belong together.
 
     Rows may hold padding anywhere and several documents; without `document_ids` new tokens continue the
-    newest document of their row.
+    newest document of their row. While no call has brought document_ids, only the length is kept.
     """
 
     def __init__(self, config: M1Config) -> None:
         self.layers = [LinearState() if kind == LIGHTNING else KVCache() for kind in config.attn_type_list]
-        self.runs: Tensor | None = None  # (B, S), -1 at padding
-        self.length = 0
-        self.position: Tensor | None = None  # (B,) position of the next token in its document
-        self.ragged = False  # whether any padding or second document was ever fed
+        self._forget()
 
-    def extend(self, input_ids: Tensor, document_ids: Tensor | None) -> Tensor:
-        """Register new tokens (B, T) before the layers see them; returns their runs (B, T)."""
-        if self.runs is not None and len(self.runs) != len(input_ids):
+    def _forget(self) -> None:
+        self.length = 0
+        self.runs: Tensor | None = None  # (B, S) document of every token, -1 at padding; None: one document a row
+        self.newest: Tensor | None = None  # (B, 1) document of the newest token
+        self.position: Tensor | None = None  # (B, 1) position of the next token in it
+
+    @property
+    def rows(self) -> int | None:
+        """Rows held, None before the first token."""
+        return next((layer.tensors()[0].shape[0] for layer in self.layers if layer.tensors()), None)
+
+    def extend(self, input_ids: Tensor, document_ids: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Register new tokens (B, T) before the layers see them.
+
+        Returns: their runs (B, T), or None as long as every row is one document without padding, and positions (B, T).
+        """
+        rows, length = input_ids.shape
+        if self.rows not in (None, rows):
             raise UserError(
-                f"the cache holds {len(self.runs)} rows, input_ids {len(input_ids)}; "
+                f"the cache holds {self.rows} rows, input_ids {rows}; "
                 "select or repeat the cache's rows, or start a new cache"
             )
-        newest = input_ids.new_zeros(len(input_ids), 1)
-        if self.ragged:
-            newest = self.runs[:, : self.length].amax(dim=1, keepdim=True).clamp(min=0)
+        end, time = self.length + length, torch.arange(length, device=input_ids.device)
+        if document_ids is None and self.runs is None:
+            positions = (self.length + time).expand(rows, -1)
+            self.length = end
+            return None, positions
+        if self.runs is None:
+            self.runs, self.newest = (input_ids.new_zeros(rows, n, dtype=torch.long) for n in (self.length, 1))
+            self.position = self.newest + self.length
         if document_ids is None:
-            runs = newest.expand_as(input_ids)
+            runs, positions = self.newest.expand(-1, length), self.position + time
+            self.position = self.position + length
         else:
             runs = document_runs(document_ids)
-            runs = torch.where(runs >= 0, runs + newest, -1)  # the first document continues the newest one
-            self.ragged = True
-        end = self.length + input_ids.shape[1]
+            runs = torch.where(runs >= 0, runs + self.newest, -1)  # the first document continues the newest one
+            positions = document_positions(runs) + self.position * (runs == self.newest)
+            self.newest = torch.maximum(self.newest, runs.amax(1, keepdim=True))
+            after = torch.where(runs == self.newest, positions + 1, 0).amax(1, keepdim=True)
+            self.position = torch.where((runs >= 0).any(1, keepdim=True), after, self.position)
         self.runs = _room(self.runs, runs, self.length, end)
         self.runs[:, self.length : end] = runs
         self.length = end
-        return runs
+        return runs, positions
+
+    def mask(self, runs: Tensor | None) -> Tensor | None:
+        """What the tokens of the last `extend` may see: (B, T, S) bool, or None for plain causal order."""
+        return None if runs is None else attention_mask(runs, self.runs[:, : self.length])
 
     def repeat(self, times: int) -> "DecodeCache":
         """Every row `times` times in a row (row r becomes rows r*times ... ), in place: one prefill, many samples."""
-        if self.runs is not None:
-            rows = torch.arange(self.runs.shape[0], device=self.runs.device)
+        if self.rows is not None:
+            rows = torch.arange(self.rows, device=self.layers[0].tensors()[0].device)
             self.select(rows.repeat_interleave(times))
         return self
 
@@ -106,15 +130,13 @@ class DecodeCache:
         for layer in self.layers:
             layer.select(rows)
         if self.runs is not None:
-            self.runs = self.runs[rows]
-        if self.position is not None:
-            self.position = self.position[rows]
+            self.runs, self.newest, self.position = self.runs[rows], self.newest[rows], self.position[rows]
         return self
 
     def reset(self) -> "DecodeCache":
         """Forget everything, in place."""
         self.layers = [type(layer)() for layer in self.layers]
-        self.runs, self.position, self.length, self.ragged = None, None, 0, False
+        self._forget()
         return self
 
     def nbytes(self) -> int:

@@ -48,8 +48,10 @@ def attention_mask(query_runs: Tensor, key_runs: Tensor) -> Tensor:
     """
     queries, keys = query_runs.shape[1], key_runs.shape[1]
     same = query_runs.unsqueeze(2) == key_runs.unsqueeze(1)
-    causal = torch.ones(queries, keys, dtype=torch.bool, device=key_runs.device).tril(keys - queries)
-    return same & causal & (key_runs >= 0).unsqueeze(1)
+    allowed = same & (key_runs >= 0).unsqueeze(1)
+    if queries == 1:
+        return allowed
+    return allowed & torch.ones(queries, keys, dtype=torch.bool, device=key_runs.device).tril(keys - queries)
 
 
 def finite(*tensors: Tensor) -> bool:

@@ -44,16 +44,18 @@ def weights(slopes: Tensor, block: int, runs: Tensor | None = None, before: Tens
         to_end, carry = torch.exp(-slope * (block - 1 - i)), torch.exp(-slopes * block)
         return Weights(pairs.unsqueeze(0), since_start[None, ..., None], to_end[None, ..., None], carry.view(1, 1, -1, 1, 1))
     newest = newest_document(runs, before)
+    one_document = not ((runs != before.unsqueeze(-1)) & (runs >= 0)).any()
     before = torch.cat([before.unsqueeze(0), newest[:-1]]).unsqueeze(-1)  # (N, B, 1)
     newest = newest.unsqueeze(-1)
     size = (runs >= 0).sum(-1, keepdim=True)  # (N, B, 1)
     to_end = torch.exp(-slope * (size - 1 - i).clamp(min=0).unsqueeze(2)) * (runs == newest).unsqueeze(2)
     carry = torch.exp(-slope * size.unsqueeze(2)) * (before == newest).unsqueeze(2)  # (N, B, H, 1)
-    since_start = since_start * (runs == before).unsqueeze(2)  # (N, B, H, C)
-    pairs = pairs * (runs.unsqueeze(-1) == runs.unsqueeze(-2)).unsqueeze(2)
-    return Weights(
-        pairs.flatten(0, 1), since_start.flatten(0, 1).unsqueeze(-1), to_end.flatten(0, 1).unsqueeze(-1), carry.unsqueeze(-1)
-    )
+    if one_document:  # and padding, which is 0 and comes last
+        pairs, since_start = pairs.unsqueeze(0), since_start.unsqueeze(0)
+    else:
+        pairs = (pairs * (runs.unsqueeze(-1) == runs.unsqueeze(-2)).unsqueeze(2)).flatten(0, 1)
+        since_start = (since_start * (runs == before).unsqueeze(2)).flatten(0, 1)
+    return Weights(pairs, since_start.unsqueeze(-1), to_end.flatten(0, 1).unsqueeze(-1), carry.unsqueeze(-1))
 
 
 def newest_document(runs: Tensor, before: Tensor) -> Tensor:
@@ -141,12 +143,12 @@ def _weighted(pieces, slopes, runs):
                 return x
             return x.to(dtype, copy=True, memory_format=torch.contiguous_format).flatten(0, 1)
 
-        if runs is None:
+        here = None if runs is None else cut(runs)
+        if here is None or bool((here == before.unsqueeze(-1)).all()):  # one document, no padding
             if block not in known:
                 known[block] = weights(slopes, block)
             yield known[block], cut
         else:
-            here = cut(runs)
             yield weights(slopes, block, here, before), cut
             before = newest_document(here, before)[-1]
 

@@ -14,7 +14,9 @@ Exponents are never positive, so nothing overflows whatever the slope.
 """
 
 import math
-from functools import partial
+import warnings
+from contextlib import nullcontext
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -176,29 +178,39 @@ def _where(weight: Tensor, condition: Tensor | None) -> Tensor:
     return weight if condition is None else weight * condition
 
 
-def lightning_step(q, k, v, slopes, state, real=None):
+def lightning_step(q, k, v, slopes, state, real=None, *, overwrite: bool = False):
     """One decoded token:  S <- exp(-s) S + k^T v ;  o = q S.
 
-    Args: q, k, v (B, 1, H, D); slopes (H,); state (B, H, D, D); real (B,) bool, False leaves a row untouched.
+    Args: q, k, v (B, 1, H, D); slopes (H,); state (B, H, D, D); real (B,) bool, False leaves a row untouched;
+        overwrite: update `state` in place, where nobody else holds it.
     """
     q, k, v, slopes, state = _prepare(q, k, v, slopes, state)
+    decay = torch.exp(-slopes).view(-1, 1, 1)
     if real is not None:
         q, k, v = _hide(~real.unsqueeze(1), q, k, v)
-    updated = torch.exp(-slopes).view(-1, 1, 1) * state + k.squeeze(1).unsqueeze(-1) * v.squeeze(1).unsqueeze(-2)
-    out = (q.squeeze(1).unsqueeze(-2) @ updated).transpose(1, 2)  # (B, 1, H, D)
-    if real is None:
-        return out, updated
-    return out, torch.where(real.view(-1, 1, 1, 1), updated, state)
+        decay = torch.where(real.view(-1, 1, 1, 1), decay, 1.0)
+    state = state.mul_(decay) if overwrite else state * decay
+    q, k, v = q.squeeze(1).unsqueeze(-1), k.squeeze(1).unsqueeze(-1), v.squeeze(1).unsqueeze(-2)
+    state = state.addcmul_(k, v) if overwrite else state.addcmul(k, v)
+    return (q * state).sum(-2).unsqueeze(1), state  # a matrix product would be slower: B H tiny ones
+
+
+def lightning_triton(q, k, v, slopes, *, state=None, document_ids=None):
+    """The block form as a GPU kernel: see `triton_lightning.py`, which is imported only now."""
+    from minim1.model import triton_lightning
+
+    return triton_lightning.lightning_triton(q, k, v, slopes, state=state, document_ids=document_ids)
 
 
 FORMS = {
     "recurrent": lightning_recurrent, "quadratic": lightning_quadratic, "chunked": lightning_chunked,
-    "fast": lightning_fast,
+    "fast": lightning_fast, "triton": lightning_triton,
 }
 BLOCKED = ("chunked", "fast")  # the forms that take a block_size
 
 
-def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backend="auto", block_size: int = 32):
+def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backend="auto", block_size: int = 32,
+                        overwrite_state: bool = False):
     """Causal linear attention with a fixed decay per head: the contract of the part `lightning`.
 
     Args:
@@ -209,6 +221,7 @@ def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backe
             change resets the state; -1 is padding: output 0, no part in any state, no decay.
         backend: "auto", or "fast", "chunked", "quadratic", "recurrent", "triton".
         block_size: block length of the forms "fast" and "chunked".
+        overwrite_state: a single token may update `state` in place; not while gradients are recorded.
     Returns:
         out (B, T, H, D_v) in q's dtype, and the state after position T-1 in fp32 (fp64 when q is fp64).
     Raises:
@@ -221,20 +234,49 @@ def lightning_attention(q, k, v, slopes, *, state=None, document_ids=None, backe
     _check(q, k, v, slopes, state, document_ids)
     if block_size < 1:
         raise UserError(f"block_size is {block_size}; it must be at least 1")
-    if backend == "triton":
-        raise UserError("backend 'triton' cannot run: this version has no Triton kernel yet; use backend='auto'")
     if backend not in ("auto", *FORMS):
         raise UserError(f"unknown backend {backend!r}; choose one of auto, {', '.join(FORMS)}")
-    if backend == "auto" and q.shape[1] > 1 or backend == "auto" and state is None:
-        backend = "chunked" if q.is_cuda else "fast"
-    with torch.autocast(q.device.type, enabled=False):  # the state is fp32 whatever the activations are
-        if backend == "auto":
+    single = backend == "auto" and q.shape[1] == 1 and state is not None
+    backend = choose_backend(q, k, v) if backend == "auto" else backend
+    with without_autocast(q):  # the state is fp32 whatever the activations are
+        if single and backend != "triton":
             real = None if document_ids is None else document_ids[:, 0] >= 0
-            out, state = lightning_step(q, k, v, slopes, state, real)
+            overwrite = overwrite_state and not torch.is_grad_enabled()
+            out, state = lightning_step(q, k, v, slopes, state, real, overwrite=overwrite)
         else:
             options = {"block_size": block_size} if backend in BLOCKED else {}
             out, state = FORMS[backend](q, k, v, slopes, state=state, document_ids=document_ids, **options)
     return out.to(q.dtype), state
+
+
+def choose_backend(q: Tensor, k: Tensor, v: Tensor) -> str:
+    """What backend="auto" stands for: "fast" on a CPU; on CUDA "triton" where its tests have passed, else "chunked"."""
+    if not q.is_cuda:
+        return "fast" if q.device.type == "cpu" else "chunked"
+    from minim1.model.triton_lightning import tested_on_gpu, why_not
+
+    capability = torch.cuda.get_device_capability(q.device)
+    reason = why_not(q, k, v)
+    if reason is None and not all(tested_on_gpu(q.dtype, x.shape[-1], capability) for x in (q, v)):
+        reason = (
+            f"its tests are not recorded as passed for {q.dtype}, head dim {q.shape[-1]}, on a GPU of compute capability "
+            f"{capability[0]}.{capability[1]}; run `python3 go.py gpu`, or ask for backend='triton'"
+        )
+    if reason is None:
+        return "triton"
+    _say_once(f"lightning attention runs in PyTorch, not in Triton: {reason}")
+    return "chunked"
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=4)
+
+
+def without_autocast(x: Tensor):
+    """A context without autocast on x's device. Entering one costs as much as a small operation, so only if needed."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def accumulation_dtype(q: Tensor) -> torch.dtype:
@@ -264,6 +306,11 @@ def _check(q, k, v, slopes, state, document_ids) -> None:
         raise UserError(
             f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; expected (B, T, H, D) for all"
         )
+    if not q.dtype == k.dtype == v.dtype or not q.is_floating_point():
+        raise UserError(f"q, k, v are {q.dtype}, {k.dtype}, {v.dtype}; expected one floating-point dtype: convert them")
+    others = [x for x in (k, v, state, document_ids) if x is not None and x.device != q.device]
+    if others:
+        raise UserError(f"q is on {q.device} and another input on {others[0].device}; move all of them to one device")
     if q.shape[1] == 0:
         raise UserError(f"q has shape {tuple(q.shape)}; attention needs at least one token")
     if slopes.shape != (q.shape[2],):

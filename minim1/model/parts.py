@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minim1.model.lightning import lightning_attention
-from minim1.model.moe import dispatch_by_sort, load_balancing_loss, top_k_router
+from minim1.model.moe import dispatch, load_balancing_loss, top_k_router
 from minim1.model.softmax import rotary, softmax_attention
 
 
@@ -16,5 +16,5 @@ class ModelParts:
     attention: Callable = softmax_attention
     rope: Callable = rotary
     router: Callable = top_k_router
-    dispatch: Callable = dispatch_by_sort
+    dispatch: Callable = dispatch
     balance_loss: Callable = load_balancing_loss

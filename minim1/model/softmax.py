@@ -39,13 +39,18 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = 
     Returns:
         (B, T, H, D); a query that may look nowhere (padding) gets 0.
     """
-    queries, keys, group = q.shape[1], k.shape[1], q.shape[2] // k.shape[2]
-    if group > 1:
+    batch, queries, heads, dim = q.shape
+    keys, group = k.shape[1], heads // k.shape[2]
+    if queries == 1:  # decoding: heads that share a key head are so many queries to it, which needs no copy of keys
+        q = q.reshape(batch, -1, group, dim).transpose(1, 2)
+    elif group > 1:
         k, v = (x.repeat_interleave(group, dim=2) for x in (k, v))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if mask is None and 1 < queries < keys:
         mask = torch.ones(1, queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=queries > 1).transpose(1, 2)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.unsqueeze(1)).transpose(1, 2)
-    return out.masked_fill(~mask.any(-1)[:, :, None, None], 0)  # SDPA leaves rows without keys undefined
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=queries > 1)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.unsqueeze(1))
+        out = out.masked_fill(~mask.any(-1)[:, None, :, None], 0)  # SDPA leaves rows without keys undefined
+    return out.reshape(batch, 1, heads, dim) if queries == 1 else out.transpose(1, 2)

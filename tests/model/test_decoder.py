@@ -16,7 +16,8 @@ from minim1.errors import UserError
 from minim1.model import lightning as lightning_module
 from minim1.model.decoder import Context, MiniM1
 from minim1.model.lightning import lightning_attention
-from minim1.model.moe import dispatch_by_sort, load_balancing_loss, top_k_router
+from minim1.model import moe
+from minim1.model.moe import load_balancing_loss, top_k_router
 from minim1.model.parts import ModelParts
 from minim1.model.softmax import rotary, softmax_attention
 
@@ -433,7 +434,7 @@ def recording(calls):
 
     def dispatch(x, weights, expert_ids, w1, w2, w3):
         arguments = dict(x=x, weights=weights, expert_ids=expert_ids, w1=w1, w2=w2, w3=w3)
-        return note("dispatch", arguments, dispatch_by_sort(x, weights, expert_ids, w1, w2, w3))
+        return note("dispatch", arguments, moe.dispatch(x, weights, expert_ids, w1, w2, w3))
 
     def balance_loss(logits, expert_ids, valid=None):
         arguments = dict(logits=logits, expert_ids=expert_ids, valid=valid)
@@ -448,8 +449,8 @@ def test_parts_are_called_with_the_contracts_arguments():
     ids, documents = tokens(2, 6), torch.tensor([[4, 4, 9, 9, 9, -1], [-1, 2, 2, 2, 2, 2]])
     out = model(ids, document_ids=documents)
     assert torch.equal(out.logits, build()(ids, document_ids=documents).logits)
-    moe = ["router", "dispatch", "balance_loss"]
-    assert [name for name, _, _ in calls] == (["lightning", *moe, "rope", "rope", "attention", *moe]) * 2
+    experts = ["router", "dispatch", "balance_loss"]
+    assert [name for name, _, _ in calls] == (["lightning", *experts, "rope", "rope", "attention", *experts]) * 2
     by_name = {name: arguments for name, arguments, _ in calls[:8]}  # the first lightning and softmax layer
     shapes = {
         name: {key: tuple(value.shape) for key, value in arguments.items() if isinstance(value, torch.Tensor)}
@@ -471,15 +472,18 @@ def test_parts_are_called_with_the_contracts_arguments():
     assert torch.equal(by_name["balance_loss"]["valid"], (documents >= 0).flatten())
     # the optional arguments, when a call has neither documents nor padding, and when it has a cache and a replay
     calls.clear()
+    model(ids)
+    assert calls[0][1]["document_ids"] is None and calls[6][1]["mask"] is None and calls[3][1]["valid"] is None
+    calls.clear()
     cache = model.new_cache()
     first = model(ids, cache=cache)
-    assert calls[0][1]["document_ids"] is None and calls[6][1]["mask"] is None and calls[3][1]["valid"] is None
+    assert first.aux_loss == 0 and "balance_loss" not in [name for name, _, _ in calls]  # decoding does not train
     state = calls[0][2][1]
     calls.clear()
     model(ids[:, :1], cache=cache, replay=first.expert_ids[:, :, -1:])
     assert torch.equal(calls[0][1]["state"], state)
     assert torch.equal(calls[1][1]["replay"], first.expert_ids[0, :, -1])
-    assert calls[4][1]["positions"].tolist() == [[6], [6]] and calls[6][1]["k"].shape == (2, 7, 2, 8)
+    assert calls[3][1]["positions"].tolist() == [[6], [6]] and calls[5][1]["k"].shape == (2, 7, 2, 8)
 
 
 def test_defaults_have_the_contracts_signatures():

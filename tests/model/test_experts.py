@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from minim1.model import moe
 from minim1.model.moe import (
-    dispatch_by_loop, dispatch_by_sort, expert_load, load_balancing_loss, top_k_router,
+    dispatch, dispatch_by_loop, dispatch_by_sort, dispatch_dense, expert_load, load_balancing_loss, top_k_router,
 )
 
 TOKENS, EXPERTS, HIDDEN, WIDTH = 11, 5, 6, 4
@@ -63,7 +64,7 @@ def choices(kind):
     }[kind]
 
 
-@pytest.mark.parametrize("dispatch", [dispatch_by_sort, dispatch_by_loop])
+@pytest.mark.parametrize("dispatch", [dispatch_by_sort, dispatch_by_loop, dispatch_dense])
 @pytest.mark.parametrize("kind", ["free", "one expert idle", "all on one expert", "one token", "K = 1", "K = E"])
 def test_dispatch(kind, dispatch):
     """Equal to asking each token's experts one by one, forward and in every gradient: so loop and sort are equal."""
@@ -91,6 +92,16 @@ def test_dispatch(kind, dispatch):
     idle = [e for e in range(EXPERTS) if not (ids == e).any()]
     assert all((g[idle] == 0).all() for g in found[2:])
     assert idle or kind in ("free", "K = 1", "K = E")
+
+
+def test_few_tokens_go_to_every_expert_and_many_are_sorted(monkeypatch):
+    called = []
+    for form in (dispatch_dense, dispatch_by_sort):
+        monkeypatch.setattr(moe, form.__name__, lambda *a, form=form: called.append(form) or form(*a))
+    weights = [torch.zeros(EXPERTS, WIDTH, HIDDEN), torch.zeros(EXPERTS, HIDDEN, WIDTH), torch.zeros(EXPERTS, WIDTH, HIDDEN)]
+    for tokens in (moe.FEW // EXPERTS, moe.FEW // EXPERTS + 1):
+        dispatch(torch.zeros(tokens, HIDDEN), torch.ones(tokens, 1), torch.zeros(tokens, 1, dtype=torch.long), *weights)
+    assert called == [dispatch_dense, dispatch_by_sort]
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])

@@ -234,7 +234,7 @@ def test_step_is_one_line_of_the_recurrence():
 
 def test_one_token_with_a_state_takes_the_step(monkeypatch):
     called = []
-    monkeypatch.setattr(lightning, "lightning_step", lambda *a: called.append(1) or lightning_step(*a))
+    monkeypatch.setattr(lightning, "lightning_step", lambda *a, **o: called.append(1) or lightning_step(*a, **o))
     q, k, v, state = inputs(1, 1)
     lightning_attention(q, k, v, SLOPES, state=state)
     assert called == [1]
@@ -395,13 +395,17 @@ def test_nothing_quadratic_hides_in_the_backward_of_the_fast_form():
         (dict(q=torch.zeros(2, 4, 5), k=torch.zeros(2, 4, 5), v=torch.zeros(2, 4, 5)), ["(2, 4, 5)", "(B, T, H, D)"]),
         (dict(q=torch.zeros(2, 0, 5, 5), k=torch.zeros(2, 0, 5, 5), v=torch.zeros(2, 0, 5, 5)),
          ["(2, 0, 5, 5)", "at least one token"]),
+        (dict(q=torch.zeros(2, 4, 5, 5, dtype=torch.long)), ["torch.int64, torch.float32", "convert"]),
+        (dict(v=torch.zeros(2, 4, 5, 5).bfloat16()), ["torch.bfloat16", "one floating-point dtype"]),
+        (dict(k=torch.zeros(2, 4, 5, 5, device="meta")), ["cpu", "meta", "move"]),
+        (dict(state=torch.zeros(2, 5, 5, 5, device="meta")), ["cpu", "meta", "move"]),
         (dict(slopes=torch.zeros(4)), ["(4,)", "expected (5,)", "one for each head"]),
         (dict(slopes=torch.zeros(5, 1, 1)), ["(5, 1, 1)", "expected (5,)"]),
         (dict(state=torch.zeros(2, 5, 5)), ["(2, 5, 5)", "(B, H, D_k, D_v) = (2, 5, 5, 5)"]),
         (dict(state=torch.zeros(1, 5, 5, 5)), ["(1, 5, 5, 5)", "(2, 5, 5, 5)"]),
         (dict(document_ids=torch.zeros(2, 5, dtype=torch.long)), ["(2, 5)", "expected (B, T) = (2, 4)"]),
-        (dict(backend="flash"), ["'flash'", "auto, recurrent, quadratic, chunked, fast"]),
-        (dict(backend="triton"), ["'triton'", "backend='auto'"]),
+        (dict(backend="flash"), ["'flash'", "auto, recurrent, quadratic, chunked, fast, triton"]),
+        (dict(backend="triton"), ["backend 'triton' cannot run", "backend='auto'"]),
         (dict(block_size=0), ["block_size is 0", "at least 1"]),
     ],
 )
