@@ -15,8 +15,9 @@ from minim1.config import LIGHTNING, M1Config
 from minim1.errors import UserError
 from minim1.model.cache import DecodeCache, KVCache, LinearState
 from minim1.model.documents import attention_mask, document_positions, document_runs
-from minim1.model.lightning import decay_slopes, lightning_attention, without_autocast
+from minim1.model.lightning import decay_slopes, lightning_attention
 from minim1.model.parts import ModelParts
+from minim1.model.precision import at_least_fp32, without_autocast
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide, weight = at_least_fp32(x), at_least_fp32(self.weight)
+        if not torch.is_grad_enabled():
+            return F.rms_norm(wide, weight.shape, weight, self.eps).to(x.dtype)
+        # The same; on a CPU its backward pass takes half the time of F.rms_norm's.
         scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + self.eps).rsqrt().unsqueeze(-1)
-        return (wide * scale * self.weight.to(wide.dtype)).to(x.dtype)  # on a CPU twice as fast as F.rms_norm's backward
+        return (wide * scale * weight).to(x.dtype)
 
 
 class LightningAttention(nn.Module):
@@ -73,8 +77,7 @@ class LightningAttention(nn.Module):
             self.lightning = partial(lightning_attention, block_size=config.block_size, overwrite_state=True)
 
     def forward(self, x: Tensor, context: Context, memory: LinearState | None) -> Tensor:
-        qkv = F.silu(self.qkv_proj(x)).unflatten(-1, (self.heads, 3 * self.head_dim))
-        q, k, v = qkv.split(self.head_dim, dim=-1)
+        q, k, v = F.silu(self.qkv_proj(x)).view(*x.shape[:2], self.heads, 3 * self.head_dim).chunk(3, dim=-1)
         out, state = self.lightning(
             q, k, v, self.slopes, state=memory.state if memory else None, document_ids=context.document_ids
         )
@@ -107,9 +110,9 @@ class SoftmaxAttention(nn.Module):
         self.attention, self.rope = parts.attention, parts.rope
 
     def forward(self, x: Tensor, context: Context, memory: KVCache | None) -> Tensor:
-        q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
-        k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
-        v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        q, k, v = (
+            project(x).view(*x.shape[:2], -1, self.head_dim) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = (
             self.rope(y, context.positions, rotary_dim=self.rotary_dim, theta=self.theta) for y in (q, k)
         )
@@ -142,8 +145,7 @@ class SparseMoE(nn.Module):
     def forward(self, x: Tensor, context: Context, replay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         flat = x.flatten(0, 1)
         with without_autocast(x):
-            wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
-            router_logits = F.linear(wide, self.gate.weight.to(wide.dtype))
+            router_logits = F.linear(at_least_fp32(flat), at_least_fp32(self.gate.weight))
         weights, expert_ids = self.router(
             router_logits, self.top_k, replay=None if replay is None else replay.flatten(0, 1)
         )
@@ -256,8 +258,7 @@ class MiniM1(nn.Module):
     def _head(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=torch.is_autocast_enabled(h.device.type) and not self.config.fp32_head):
             if self.config.fp32_head:
-                h = h.to(torch.promote_types(h.dtype, torch.float32))
-                return F.linear(h, self.lm_head.weight.to(h.dtype))
+                return F.linear(at_least_fp32(h), at_least_fp32(self.lm_head.weight))
             return self.lm_head(h).float()
 
     def _context(self, input_ids, positions, document_ids, cache) -> Context:

@@ -15,7 +15,6 @@ Exponents are never positive, so nothing overflows whatever the slope.
 
 import math
 import warnings
-from contextlib import nullcontext
 from functools import cache, partial
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from minim1.errors import UserError
 from minim1.model.documents import document_runs, finite, one_by_one
 from minim1.model.fast_lightning import FastLightning
+from minim1.model.precision import at_least_fp32, without_autocast
 
 
 def base_slopes(num_heads: int) -> list[float]:
@@ -273,12 +273,6 @@ def _say_once(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=4)
 
 
-def without_autocast(x: Tensor):
-    """A context without autocast on x's device. Entering one costs as much as a small operation, so only if needed."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-
-
 def accumulation_dtype(q: Tensor) -> torch.dtype:
     """fp64 for fp64 inputs, else fp32: what states are kept in."""
     return torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -292,7 +286,7 @@ def _prepare(q, k, v, slopes, state):
     """q, k, v, slopes and state in the accumulation dtype; a zero state if None."""
     dtype = accumulation_dtype(q)
     state = _zero_state(q, v) if state is None else state
-    return q.to(dtype), k.to(dtype), v.to(dtype), slopes.to(q.device, dtype), state.to(dtype)
+    return *(at_least_fp32(x) for x in (q, k, v)), slopes.to(q.device, dtype), state.to(dtype)
 
 
 def _hide(padding: Tensor, *tensors: Tensor):

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minim1.model.precision import at_least_fp32
 
-FEW = 512  # tokens times experts up to which dispatch_dense is the faster one (measured on a CPU)
+
+FEW = 256  # tokens times experts up to which dispatch_dense is the faster one (measured on a CPU)
 
 
 def top_k_router(logits: Tensor, k: int, *, replay: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -28,7 +30,7 @@ def top_k_router(logits: Tensor, k: int, *, replay: Tensor | None = None) -> tup
     >>> top_k_router(torch.tensor([[0.0, 0.0, -9.0]]), 2)[0].tolist()
     [[0.5, 0.5]]
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_fp32(logits)
     expert_ids = logits.topk(k, dim=-1).indices if replay is None else replay
     return logits.gather(-1, expert_ids).softmax(-1), expert_ids  # = softmax over E, taken and renormalised
 
@@ -68,7 +70,7 @@ def dispatch_dense(x, weights, expert_ids, w1, w2, w3) -> Tensor:
     """
     share = weights.new_zeros(len(x), len(w1)).scatter_add(1, expert_ids, weights).to(x.dtype)  # (N, E)
     hidden = F.silu(F.linear(x, w1.flatten(0, 1))) * F.linear(x, w3.flatten(0, 1))
-    hidden = hidden.unflatten(1, w1.shape[:2]) * share.unsqueeze(-1)  # (N, E, F)
+    hidden = hidden.view(len(x), *w1.shape[:2]) * share.unsqueeze(-1)  # (N, E, F)
     return torch.bmm(hidden.transpose(0, 1), w2.mT).sum(0)
 
 
@@ -93,7 +95,7 @@ def load_balancing_loss(logits: Tensor, expert_ids: Tensor, valid: Tensor | None
     >>> load_balancing_loss(torch.zeros(4, 2), torch.tensor([[0], [1], [0], [1]])).item()
     1.0
     """
-    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+    probabilities = at_least_fp32(logits).softmax(-1)
     experts = logits.shape[-1]
     chosen = F.one_hot(expert_ids, experts).sum(1).to(probabilities.dtype)  # (N, E)
     if valid is not None:

@@ -20,7 +20,7 @@ def rotary(x: Tensor, positions: Tensor, *, rotary_dim: int, theta: float) -> Te
     """
     if rotary_dim == 0:
         return x
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     exponents = torch.arange(0, rotary_dim, 2, device=x.device, dtype=dtype) / rotary_dim
     angles = positions.unsqueeze(-1).to(dtype) * theta**-exponents  # (B, T, rotary_dim/2)
     cos, sin = angles.cos().unsqueeze(2), angles.sin().unsqueeze(2)

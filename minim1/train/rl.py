@@ -14,6 +14,7 @@ from minim1.data.tokenizer import Tokenizer
 from minim1.errors import UserError
 from minim1.evaluate import prompt_ids, task_sampling, thinking_length
 from minim1.generate import Rollout, generate
+from minim1.model.decoder import Output
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem
 from minim1.tasks.rewards import overlong_penalty
@@ -80,6 +81,36 @@ class Experience:
         picked = [getattr(self, name)[index] for name in Experience.__dataclass_fields__]
         width = int((picked[1] >= 0).sum(1).max()) if len(index) else 1
         return Experience(*(tensor[:, :width] for tensor in picked))
+
+
+def pack_rows(input_ids: Tensor, real: Tensor, room: int = 512) -> tuple[Tensor, Tensor, Tensor]:
+    """Put right-padded sequences one after the other into fewer rows of at most `room` tokens (or one sequence).
+
+    Args: input_ids, real (R, T), real False at padding.
+    Returns: ids and document_ids (B, N), and where (tokens,): the place of each real token in them, counted row by row.
+
+    >>> ids = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6]])
+    >>> [x.tolist() for x in pack_rows(ids, ids > 0, room=4)]
+    [[[1, 2, 3], [4, 5, 6]], [[0, 0, 1], [2, 2, 2]], [0, 1, 2, 3, 4, 5]]
+    """
+    lengths = real.sum(1).tolist()
+    rows: list[list[int]] = [[]]
+    for sequence, length in enumerate(lengths):
+        if rows[-1] and sum(lengths[s] for s in rows[-1]) + length > room:
+            rows.append([])
+        rows[-1].append(sequence)
+    width = max(sum(lengths[s] for s in row) for row in rows)
+    starts = [0] * len(lengths)
+    for number, row in enumerate(rows):
+        at = number * width
+        for sequence in row:
+            starts[sequence], at = at, at + lengths[sequence]
+    time = torch.arange(real.shape[1], device=real.device)
+    where = (torch.tensor(starts, device=real.device).unsqueeze(1) + time)[real]
+    number = torch.arange(len(real), device=real.device).unsqueeze(1).expand_as(real)[real]
+    ids = input_ids.new_zeros(len(rows) * width).index_put((where,), input_ids[real])
+    documents = torch.full_like(ids, -1).index_put((where,), number)
+    return ids.view(-1, width), documents.view(-1, width), where
 
 
 class RLTrainer(Stage):
@@ -186,8 +217,7 @@ class RLTrainer(Stage):
                 "updates": len(collected.get("loss", []))}
 
     def _loss(self, piece: Experience, tokens: float, sequences: float, *, measure_mismatch: bool) -> LossOutput:
-        out = self.model(piece.input_ids, document_ids=piece.document_ids)
-        logprobs = token_logprobs(out.logits, piece.input_ids, self.config.temperature)
+        out, logprobs, entropy = self._score(piece)
         output = self.parts.policy_loss(
             logprobs, piece.old_logprobs, piece.advantages, piece.mask,
             total_tokens=tokens, total_sequences=sequences, **self.config.policy_options,
@@ -195,12 +225,27 @@ class RLTrainer(Stage):
         weight = len(piece.mask) / sequences
         loss = output.loss + self.model.config.router_aux_loss_coef * weight * out.aux_loss
         with torch.no_grad():
-            entropy = (token_entropy(out.logits / self.config.temperature) * piece.mask).sum() / tokens
-            metrics = {"loss": output.loss.detach(), **output.metrics, "entropy": entropy}
+            metrics = {"loss": output.loss.detach(), **output.metrics, "entropy": (entropy * piece.mask).sum() / tokens}
             if measure_mismatch:
                 gap = (logprobs - piece.old_logprobs).abs() * piece.mask
                 metrics |= {"mismatch": gap.sum() / tokens, "mismatch_max": gap.max()}
         return LossOutput(loss, metrics)
+
+    def _score(self, piece: Experience) -> tuple[Output, Tensor, Tensor]:
+        """The model's output on a piece, log-probabilities and entropies (R, T); packed where padding would cost more."""
+        real = piece.document_ids >= 0
+        ids, documents, where = pack_rows(piece.input_ids, real)
+        if ids.numel() > 0.8 * real.numel():
+            ids, documents, where = piece.input_ids, piece.document_ids, None
+        out = self.model(ids, document_ids=documents)
+        logprobs = token_logprobs(out.logits, ids, self.config.temperature)
+        with torch.no_grad():
+            entropy = token_entropy(out.logits / self.config.temperature)
+        if where is None:
+            return out, logprobs, entropy
+        unpack = lambda values: torch.zeros(  # noqa: E731
+            real.shape, dtype=values.dtype, device=real.device).masked_scatter(real, values.flatten()[where])
+        return out, unpack(logprobs), unpack(entropy)
 
     def _averages(self, statistics: dict[str, list[float]]) -> dict[str, float]:
         """Means over all workers; `tokens` is the number of sampled tokens, `reward_flat_share` of groups dropped."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from minim1.parts import Parts
 from minim1.tasks import TASKS, held_out, verifier_reward
 from minim1.train.batches import Batches, Mixture, demonstration_ids
 from minim1.train.loop import StageConfig, Trainer
-from minim1.train.losses import LossOutput, cispo_loss, group_advantages, next_token_loss
+from minim1.train import rl as rl_module
+from minim1.train.losses import LossOutput, cispo_loss, group_advantages, grpo_loss, next_token_loss
 from minim1.train.optim import Diverged, OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.rl import Experience, RLConfig, RLTrainer, pack_rows
 from minim1.train.schedule import warmup_stable_decay
 from minim1.workers import Workers
 
@@ -401,3 +403,38 @@ def test_a_part_may_report_no_metrics(make_model, tokenizer, capfd):
     Trainer(make_model(), some_rows, StageConfig(steps=1), parts=Parts(lm_loss=lm_loss)).fit()
     RLTrainer(make_model(), tokenizer, replace(SMALL, steps=1), parts=Parts(policy_loss=bare, rewards=(odd_length,))).fit()
     assert "loss" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("policy_loss", [cispo_loss, grpo_loss])
+def test_answers_are_packed_and_train_as_if_padded(make_model, tokenizer, policy_loss, monkeypatch):
+    """Unequal answers share rows: fewer tokens, the same loss, metrics and gradient."""
+    trainer, model = rl(make_model(), tokenizer, Parts(policy_loss=policy_loss)), make_model().double()
+    trainer.model = model
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.tensor([40, 9, 3, 17, 2, 25, 8])
+    time = torch.arange(40)
+    documents = torch.where(time < lengths[:, None], 0, -1)
+    ids = torch.randint(20, 400, documents.shape, generator=generator).masked_fill(documents < 0, 0)
+    old = -3 - torch.rand(documents.shape, generator=generator, dtype=torch.float64)
+    piece = Experience(ids, documents, old, old.cos(), (documents == 0) & (time > 1))
+    seen, results = [], []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda ids, **o: seen.append(tuple(ids.shape)) or forward(ids, **o))
+    for pack in (pack_rows, lambda ids, real: (torch.zeros(real.numel()), None, None)):
+        monkeypatch.setattr(rl_module, "pack_rows", partial(pack, room=50) if pack is pack_rows else pack)
+        model.zero_grad()
+        output = trainer._loss(piece, 100.0, 7.0, measure_mismatch=True)
+        output.loss.backward()
+        results.append((output.loss, output.metrics, [p.grad.clone() for p in model.parameters()]))
+    assert seen == [(3, 49), (7, 40)]  # 40+9, 3+17+2+25, 8
+    torch.testing.assert_close(results[0], results[1], atol=1e-10, rtol=1e-9)
+
+
+def test_answers_of_one_length_are_not_packed(make_model, tokenizer, monkeypatch):
+    model, shapes = make_model(), []
+    trainer, forward = rl(model, tokenizer), model.forward
+    monkeypatch.setattr(model, "forward", lambda ids, **o: shapes.append(tuple(ids.shape)) or forward(ids, **o))
+    ids = torch.full((4, 10), 30)
+    flat = torch.zeros(4, 10)
+    trainer._loss(Experience(ids, torch.zeros_like(ids), flat, flat, ids > 0), 40.0, 4.0, measure_mismatch=False)
+    assert shapes == [(4, 10)]
