@@ -1,7 +1,7 @@
 """How does it answer? Batched sampling on the decode cache: stop rules, repetition truncation, thinking budget.
 
 R rows (prompts times samples), T time, V vocabulary. The model is anything with `forward(ids, document_ids=,
-cache=, last_only=)` and `new_cache()`; all state of a generation is in its cache.
+cache=, last_only=)`, `new_cache()` and `new_step()`; all state of a generation is in its cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -143,7 +143,7 @@ def generate(
 
 
 def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollout:
-    rows, device = len(logits), logits.device
+    rows, device, feed = len(logits), logits.device, model.new_step()
     generator = torch.Generator(device=device).manual_seed(sampling.seed)
     new = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
     logprobs = torch.zeros(rows, sampling.max_new_tokens, device=device)
@@ -185,7 +185,7 @@ def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollo
             cache.select(running)
             alive, ids, spent, confident = alive[running], ids[running], spent[running], confident[running]
             running = running[running]
-        logits = model(ids.unsqueeze(1), cache=cache, last_only=True).logits[:, -1]
+        logits = feed(ids, cache)
     return _rollout(prompts, sampling, new, logprobs, sampled, lengths.tolist(), repeated.tolist())
 
 
