@@ -56,11 +56,11 @@ def dispatch_by_sort(x, weights, expert_ids, w1, w2, w3) -> Tensor:
     flat = expert_ids.flatten()
     order = flat.argsort(stable=True)  # token copies, grouped by expert
     counts = torch.bincount(flat, minlength=w1.shape[0]).tolist()
-    pieces = x[order // per_token].split(counts)
+    pieces = x.index_select(0, order // per_token).split(counts)  # whose backward is faster than x[...]'s
     experts = zip(pieces, w1.unbind(), w2.unbind(), w3.unbind())  # unbind: w1[e] would cost O(E^2) in backward
     done = torch.cat([_swiglu(piece, a, b, c) for piece, a, b, c in experts if len(piece)])
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    return (done[back].view(*expert_ids.shape, -1) * weights.unsqueeze(-1).to(done.dtype)).sum(1)
+    return (done.index_select(0, back).view(*expert_ids.shape, -1) * weights.unsqueeze(-1).to(done.dtype)).sum(1)
 
 
 def dispatch_dense(x, weights, expert_ids, w1, w2, w3) -> Tensor:

@@ -28,11 +28,12 @@ def token_logprobs(logits: Tensor, input_ids: Tensor, temperature: float = 1.0) 
     >>> token_logprobs(torch.zeros(1, 2, 4), torch.tensor([[0, 3]])).exp().tolist()
     [[1.0, 0.25]]
     """
-    scaled = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if temperature != 1.0:
         scaled = scaled / temperature
-    nll = F.cross_entropy(scaled.flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none")
-    return F.pad(-nll.view(input_ids.shape[0], -1), (1, 0))
+    following = input_ids.roll(-1, dims=1)  # logits are not cut: the backward of a slice copies them; the last entry is
+    nll = F.cross_entropy(scaled.flatten(0, 1), following.flatten(), reduction="none").view_as(input_ids)
+    return F.pad(-nll[:, :-1], (1, 0))
 
 
 def token_entropy(logits: Tensor) -> Tensor:
