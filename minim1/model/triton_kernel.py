@@ -45,10 +45,11 @@ def tile_at(x, strides, row, head, tokens, columns):
 
 
 @triton.jit
-def exp_minus_1(x):
-    """exp(x) - 1 for x <= 0, by its series near 0: there exp(x) is so close to 1 that fp32 rounds most of it away."""
-    series = x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4)))
-    return tl.where(x > -0.05, series, tl.exp(x) - 1)
+def decayed(S, x):
+    """exp(x) S for x <= 0. Near 0 it is S + (exp(x) - 1) S, the bracket by its series: exp(x) itself rounds to nearly 1,
+    and with a slow head thousands of multiplications by it would add up the one rounding error."""
+    change = x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4)))
+    return tl.where(x > -0.05, S + change * S, tl.exp(x) * S)
 
 
 @triton.jit(do_not_specialize=["length"])  # else Triton compiles anew for T = 1 and for T a multiple of 16
@@ -118,10 +119,9 @@ def lightning_kernel(
         O = tl.dot(pairs.to(V.dtype), V, acc=O, input_precision="ieee")
         tl.store(tile_at(out, out_strides, row, head, tokens, e), O.to(out.dtype.element_ty), mask=e_mask)
 
-        # S <- decay^n S + ..., written as S + (decay^n - 1) S: with a slow head that is nearly S, and thousands of
-        # multiplications by a decay^n rounded to fp32 would add up.
+        # What this chunk leaves behind for the next.
         V = (V * writing[:, None]).to(V.dtype)
-        S = tl.dot(tl.trans(K), V, acc=S + exp_minus_1(-slope * n) * S, input_precision="ieee")
+        S = tl.dot(tl.trans(K), V, acc=decayed(S, -slope * n), input_precision="ieee")
 
     if final is not None:
         tl.store(tile_at(final, final_strides, row, head, d, e), S, mask=d_real[:, None] & e_real[None, :])

@@ -35,9 +35,9 @@ def lightning_triton(q, k, v, slopes, *, state=None, document_ids=None):
     if reason:
         raise UserError(f"backend 'triton' cannot run: {reason}")
     tiling = choose_tiling(q, v, torch.cuda.get_device_capability(q.device) if q.is_cuda else None)
-    chunks = [None] * 4 if document_ids is None else document_chunks(document_ids, tiling.chunk)
-    state = None if state is None else state.float()
-    return _Lightning.apply(q, k, v, slopes.to(q.device, torch.float32), state, tiling, *chunks)
+    chunks = [None] * 4 if document_ids is None else document_chunks(document_ids.to(q.device), tiling.chunk)
+    slopes, state = (None if x is None else x.to(q.device, torch.float32) for x in (slopes, state))
+    return _Lightning.apply(q, k, v, slopes, state, tiling, *chunks)
 
 
 def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
@@ -104,7 +104,7 @@ def choose_tiling(q: Tensor, v: Tensor, capability: tuple[int, int] | None) -> T
     elif q.dtype == torch.float32:  # no tensor core multiplies fp32 in full: threads hold whole rows and columns
         tiling = Tiling(16, 16 if large else 32, 8, 1)
     elif capability[0] in (9, 10):  # Hopper's and the B200's tensor cores read tiles of 64 rows from shared memory
-        tiling = Tiling(64, 64, 8 if large else 4, 2)
+        tiling = Tiling(64, 64, 8, 2) if large else Tiling(64, 32, 4, 2)
     else:
         tiling = Tiling(32, 32, 8 if large else 4, 2)
     return tiling._replace(chunk=min(tiling.chunk, _power_of_two(q.shape[1])))
@@ -201,7 +201,8 @@ def document_chunks(document_ids: Tensor, chunk: int) -> tuple[Tensor, Tensor, T
     exists = torch.arange(real.shape[1], device=real.device) < counts.unsqueeze(1)
     starts = torch.cat([torch.where(exists, first, n), n], dim=1)
     fresh = (real & (position == 0) & (runs > 0)).gather(1, first) & exists
-    return order.int(), starts.int(), torch.nn.functional.pad(fresh.int(), (0, 1)), counts.int()
+    fresh = torch.nn.functional.pad(fresh, (0, 1))
+    return tuple(x.int().contiguous() for x in (order, starts, fresh, counts))  # the kernel knows no strides of these
 
 
 def _places(mask: Tensor) -> Tensor:

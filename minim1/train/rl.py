@@ -236,7 +236,7 @@ class RLTrainer(Stage):
         real = piece.document_ids >= 0
         ids, documents, where = pack_rows(piece.input_ids, real)
         if ids.numel() > 0.8 * real.numel():
-            ids, documents, where = piece.input_ids, piece.document_ids, None
+            ids, documents, where = piece.input_ids, None if real.all() else piece.document_ids, None
         out = self.model(ids, document_ids=documents)
         logprobs = token_logprobs(out.logits, ids, self.config.temperature)
         with torch.no_grad():
