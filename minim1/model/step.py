@@ -41,14 +41,18 @@ class JoinedStep:
             for kind, block in zip(model.config.attn_type_list, model.model.layers)
         ]
         self.norm = _Norm(model.model.norm)
+        self.room: Tensor | None = None  # for q * state: so large a tensor would be fresh pages of memory every time
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, cache: DecodeCache) -> Tensor:
         runs, positions = cache.extend(ids.unsqueeze(1), None)
         mask = cache.mask(runs)
+        if self.room is None or len(self.room) != len(ids):
+            self.room = next((torch.empty_like(layer.state) for layer in cache.layers if isinstance(layer, LinearState)), None)
         h = F.embedding(ids, self.model.model.embed_tokens.weight)
         for (attention, experts), memory in zip(self.layers, cache.layers):
-            h = experts(attention(h, memory, positions, mask))
+            h = experts(attention(h, memory, self.room) if isinstance(memory, LinearState)
+                        else attention(h, memory, positions, mask))
         return F.linear(self.norm(h), self.model.lm_head.weight)
 
 
@@ -85,12 +89,12 @@ class _Lightning(_Sublayer):
         self.inner_norm = _Norm(attention.norm)
         self.decay = torch.exp(-attention.slopes.to(self.project.dtype)).view(-1, 1, 1)
 
-    def __call__(self, h: Tensor, memory: LinearState, positions: Tensor, mask: Tensor | None) -> Tensor:
+    def __call__(self, h: Tensor, memory: LinearState, room: Tensor) -> Tensor:
         y = self.norm(h)
         qkv, gate = F.linear(y, self.project).split([3 * self.inner, self.inner], dim=1)
         q, k, v = F.silu(qkv, inplace=True).view(len(y), self.heads, -1).chunk(3, dim=-1)  # (B, H, D)
         memory.state.mul_(self.decay).addcmul_(k.unsqueeze(-1), v.unsqueeze(-2))
-        out = (q.unsqueeze(-1) * memory.state).sum(-2).view(len(y), -1)
+        out = torch.mul(q.unsqueeze(-1), memory.state, out=room).sum(-2).view(len(y), -1)
         return self.residual(h, y, self.inner_norm(out).mul_(gate.sigmoid_()))
 
 
