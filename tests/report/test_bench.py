@@ -392,15 +392,15 @@ def test_missing_peers_are_skipped_by_name(monkeypatch):
 
 
 def test_flop_and_bytes_are_those_of_the_block_form():
-    forward = roofline.count("forward", tokens=100, heads=3, dim=64, element_size=2)
+    forward = roofline.count("forward", tokens=100, heads=3, dim=64, element_size=2, block=64)
     assert forward["flops"] == 100 * 3 * 32768 and forward["bytes"] == 4 * 100 * 3 * 64 * 2
-    both = roofline.count("forward+backward", 1, 1, 128, 2)
+    both = roofline.count("forward+backward", 1, 1, 128, 2, 64)
     assert both["flops"] == 98304 + 245760  # D = 128, C = 64: 4 and 10 times (C D + D^2)
     assert (both["bytes"], both["bytes_triton"]) == (11 * 256, 16 * 256)
 
 
 def test_the_nearer_bound_and_the_shares():
-    cost = roofline.count("forward", 64, 2, 16, 4)
+    cost = roofline.count("forward", 64, 2, 16, 4, roofline.BLOCK["cpu"])
     done = [comparison(64, [2.0], [3.0]), comparison(64, [2.0], [3.0], benchmark="experts")]
     peaks = {"matmul_flops": float(cost["flops"]), "batched_flops": cost["flops"] / 2, "bandwidth": cost["bytes"] * 4.0}
     page = roofline.page(peaks, done, Options())
@@ -590,3 +590,11 @@ def test_a_result_of_another_kind_is_not_drawn(tmp_path):
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(UserError, match="is not a result of this version"):
         bench(None, "--plot", str(tmp_path / "other.json"))
+
+
+def test_flop_are_counted_for_the_blocks_that_are_used():
+    from inspect import signature
+
+    from minim1.model.lightning import lightning_attention
+
+    assert roofline.BLOCK["cpu"] == signature(lightning_attention).parameters["block_size"].default

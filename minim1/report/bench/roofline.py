@@ -10,7 +10,7 @@ import torch
 from minim1.report.bench import attention
 from minim1.report.bench.harness import Comparison, Options, interleave
 
-BLOCK = 64  # the block length that FLOP are counted for
+BLOCK = {"cpu": 32, "cuda": 64}  # the block lengths that our forms use there, for which FLOP are counted
 COPY_MIB = {"cpu": (1, 16, 64, 256), "cuda": (16, 256, 1024, 4096)}
 MEMORY_MIB = {"cpu": 64, "cuda": 256}  # copies at least as large go through memory, not a cache
 MATMUL = {"cpu": 2048, "cuda": 8192}
@@ -50,7 +50,7 @@ def measure(options: Options) -> dict:
     }
 
 
-def count(which: str, tokens: int, heads: int, dim: int, element_size: int, block: int = BLOCK) -> dict[str, float]:
+def count(which: str, tokens: int, heads: int, dim: int, element_size: int, block: int) -> dict[str, float]:
     """FLOP and bytes of lightning attention on `tokens` = B T tokens, in blocks of `block`.
 
     FLOP per token and head, C the block, D the head dim: forward 4 C D + 4 D^2 (Q K^T and scores V; Q S and K^T V),
@@ -60,7 +60,7 @@ def count(which: str, tokens: int, heads: int, dim: int, element_size: int, bloc
     by each launch: 4 U forward, and 12 U in the three launches of the backward (dq: k, v, do; dk: q, v, do;
     dv: q, k, do; each with its output).
 
-    >>> count("forward", 1, 1, 64, 4)
+    >>> count("forward", 1, 1, 64, 4, block=64)
     {'flops': 32768, 'bytes': 1024, 'bytes_triton': 1024}
     """
     flops, tensors, triton = 4 * block * dim + 4 * dim**2, 4, 4
@@ -83,7 +83,8 @@ def page(peaks: dict, comparisons: list[Comparison], options: Options) -> dict:
             continue
         case, seconds = comparison.case, comparison.timings[comparison.ours].median
         cost = count(
-            case["pass"], case["batch"] * case["length"], case["heads"], case["dim"], options.dtype.itemsize
+            case["pass"], case["batch"] * case["length"], case["heads"], case["dim"], options.dtype.itemsize,
+            BLOCK[options.device],
         )
         arithmetic, memory = cost["flops"] / peaks["matmul_flops"], cost["bytes"] / peaks["bandwidth"]
         rows.append({
@@ -96,7 +97,7 @@ def page(peaks: dict, comparisons: list[Comparison], options: Options) -> dict:
             "bound": "arithmetic" if arithmetic > memory else "memory",
             "of_bound": max(arithmetic, memory) / seconds,
         })
-    return {"device": options.device, "peaks": peaks, "block": BLOCK, "rows": rows}
+    return {"device": options.device, "peaks": peaks, "block": BLOCK[options.device], "rows": rows}
 
 
 def benchmark(options: Options, comparisons: list[Comparison] = ()) -> dict:
