@@ -183,6 +183,14 @@ def test_gpu_train_follows_passed_tests_only_on_request(go, machine):
     assert machine.kinds == ["check", "pytest"]
 
 
+def test_gpu_bench_and_train_come_in_the_order_asked_for(go, machine):
+    assert go.main(["gpu", "--bench", "attention", "--seconds", "5", "--train", "--seed", "3"]) == 0
+    assert [words[3:] for kind, words, _ in machine.calls if kind == "minim1"] == [
+        ["bench", "attention", "--seconds", "5"], ["train", "--preset", "small", "--seed", "3"]
+    ]
+    assert machine.kinds == ["check", "pytest", "minim1", "minim1"]
+
+
 def test_gpu_tolerates_that_there_are_no_tests(go, machine, capsys):
     machine.codes.update(pytest=5, minim1=3)
     assert go.main(["gpu"]) == 0

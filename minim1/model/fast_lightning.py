@@ -125,7 +125,7 @@ def _pieces(q: Tensor, block_size: int) -> list[tuple[int, int, int]]:
     """(start, number of blocks, block length) of each piece; a remainder is a piece with one shorter block."""
     batch, length, heads, dim = q.shape
     block = min(block_size, length)
-    most = max(1, PIECE // (batch * heads * block * max(dim, block)))
+    most = max(1, PIECE // (batch * heads * max(dim, block) ** 2))  # the largest are states or pairs
     full = length // block
     pieces = [(n * block, min(most, full - n), block) for n in range(0, full, most)]
     return pieces + ([(full * block, 1, length - full * block)] if length > full * block else [])
