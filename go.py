@@ -152,7 +152,9 @@ def gpu(arguments):
              "`go.py gpu` with a Python where torch.cuda.is_available() is True.")
     marks = [n for n, word in enumerate(arguments) if word in ("--bench", "--train")] + [len(arguments)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    options = {"cwd": ROOT, "env": environment(PYTHONPATH=path)}
+    # What passes is recorded where backend="auto" looks it up.
+    record = os.environ.get("MINIM1_RECORD_TRITON", str(ROOT / "minim1/model/triton_tested.json"))
+    options = {"cwd": ROOT, "env": environment(PYTHONPATH=path, MINIM1_RECORD_TRITON=record)}
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
     code = call(tests + arguments[:marks[0]], **options)
     if code == 5:  # pytest's "no tests collected"

@@ -189,6 +189,8 @@ def test_gpu_bench_and_train_come_in_the_order_asked_for(go, machine):
         ["bench", "attention", "--seconds", "5"], ["train", "--preset", "small", "--seed", "3"]
     ]
     assert machine.kinds == ["check", "pytest", "minim1", "minim1"]
+    record = Path(machine.calls[1][2]["env"]["MINIM1_RECORD_TRITON"])
+    assert record.relative_to(go.ROOT) == Path("minim1/model/triton_tested.json")
 
 
 def test_gpu_tolerates_that_there_are_no_tests(go, machine, capsys):

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from minim1.config import LIGHTNING, M1Config
 from minim1.errors import UserError
@@ -51,12 +52,31 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide, weight = at_least_fp32(x), at_least_fp32(self.weight)
-        if not torch.is_grad_enabled():
-            return F.rms_norm(wide, weight.shape, weight, self.eps).to(x.dtype)
-        # The same; on a CPU its backward pass takes half the time of F.rms_norm's.
-        scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + self.eps).rsqrt().unsqueeze(-1)
-        return (wide * scale * weight).to(x.dtype)
+        return _rms_norm(at_least_fp32(x), at_least_fp32(self.weight), self.eps).to(x.dtype)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return _RMSNorm.apply(x, weight, eps) if torch.is_grad_enabled() else F.rms_norm(x, weight.shape, weight, eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """F.rms_norm with a backward written out: on a CPU autograd takes it through twice as many passes over x."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        scale = (torch.linalg.vecdot(x, x) / x.shape[-1] + eps).rsqrt_().unsqueeze(-1)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, scale = ctx.saved_tensors
+        normed = x * scale
+        grad_weight = torch.linalg.vecdot(grad.flatten(0, -2), normed.flatten(0, -2), dim=0)
+        grad = grad * weight
+        along = torch.linalg.vecdot(grad, normed).div_(x.shape[-1]).unsqueeze(-1)  # a longer x changes nothing
+        return grad.sub_(normed.mul_(along)).mul_(scale), grad_weight, None
 
 
 class LightningAttention(nn.Module):

@@ -29,9 +29,11 @@ So REVERSE mirrors time and shifts it by one: dS is the gradient of the state *a
 place i of n reads it with decay^(n-1-i), where the forward pass has i+1, and writes with decay^(i+1), where that has
 n-1-i. No exponent is positive, so nothing overflows, whatever the slope.
 
-Single capitals are tiles (in registers, at work), small letters addresses in memory and vectors. The sides of a tile
-must be powers of two, at least 16 for a matrix product; what sticks out over the tensor is read as 0 and not written.
-This module imports Triton: import it only where it is used.
+Reading Triton: a tensor arrives as the address of its first element. `tl.load` reads a tile of addresses into
+registers, where it behaves like a tensor in PyTorch ([:, None] and broadcasting too), and `tl.store` writes it back;
+`mask` says where, and `other` is what masked places read as. Single capitals are such tiles, small letters addresses
+and vectors. The sides of a tile are powers of two, at least 16 for the matrix product `tl.dot`, so a tile may stick
+out over its tensor. This module imports Triton: import it only where it is used.
 """
 
 import triton
@@ -46,8 +48,8 @@ def tile_at(x, strides, row, head, tokens, columns):
 
 @triton.jit
 def decayed(S, x):
-    """exp(x) S for x <= 0. Near 0 it is S + (exp(x) - 1) S, the bracket by its series: exp(x) itself rounds to nearly 1,
-    and with a slow head thousands of multiplications by it would add up the one rounding error."""
+    """exp(x) S for x <= 0. Near 0 as S + (exp(x) - 1) S, the bracket by its series: exp(x) is rounded, there to nearly
+    1, and a slow head, which multiplies by it in thousands of chunks, would add up that one error."""
     change = x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4)))
     return tl.where(x > -0.05, S + change * S, tl.exp(x) * S)
 
@@ -65,7 +67,8 @@ def lightning_kernel(
     REVERSE: tl.constexpr,
 ):
     """One program: O for one row, one head and BLOCK_E columns of v, and the final S. Grid: (blocks, heads, rows)."""
-    head = tl.cast(tl.program_id(1), tl.int64)  # 64 bits: row * stride exceeds 2^31 for a million tokens
+    # Which program is this? In 64 bits, since with a million tokens row * stride exceeds 2^31.
+    head = tl.cast(tl.program_id(1), tl.int64)
     row = tl.cast(tl.program_id(2), tl.int64)
     i = tl.arange(0, CHUNK)
     d = tl.arange(0, BLOCK_D)

@@ -28,18 +28,29 @@ def token_logprobs(logits: Tensor, input_ids: Tensor, temperature: float = 1.0) 
     >>> token_logprobs(torch.zeros(1, 2, 4), torch.tensor([[0, 3]])).exp().tolist()
     [[1.0, 0.25]]
     """
+    return token_logprobs_and_entropy(logits, input_ids, temperature, entropy=False)[0]
+
+
+def token_logprobs_and_entropy(
+    logits: Tensor, input_ids: Tensor, temperature: float = 1.0, *, entropy: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """`token_logprobs`, and the entropy in nats of the distribution each token was drawn from, without gradient, (B, T).
+
+    >>> token_logprobs_and_entropy(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]))[1].tolist()
+    [[0.0, 1.3862943649291992]]
+    """
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if temperature != 1.0:
         scaled = scaled / temperature
-    following = input_ids.roll(-1, dims=1)  # logits are not cut: the backward of a slice copies them; the last entry is
-    nll = F.cross_entropy(scaled.flatten(0, 1), following.flatten(), reduction="none").view_as(input_ids)
-    return F.pad(-nll[:, :-1], (1, 0))
-
-
-def token_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the distribution each token was drawn from. (B, T, V) -> (B, T); entry 0 is 0."""
-    logprobs = logits[:, :-1].float().log_softmax(-1)
-    return F.pad(-(logprobs.exp() * logprobs).sum(-1), (1, 0))
+    # The logits are not cut, since the backward of a slice copies them. What follows the last token is not known: any id.
+    distribution = scaled.log_softmax(-1)
+    logprobs = distribution.gather(-1, input_ids.roll(-1, dims=1).unsqueeze(-1)).squeeze(-1)
+    logprobs = F.pad(logprobs[:, :-1], (1, 0))
+    if not entropy:
+        return logprobs, None
+    with torch.no_grad():
+        entropies = -torch.linalg.vecdot(distribution.exp(), distribution)
+    return logprobs, F.pad(entropies[:, :-1], (1, 0))
 
 
 def next_token_loss(logits: Tensor, input_ids: Tensor, mask: Tensor, *, total_tokens: float) -> LossOutput:

@@ -19,7 +19,7 @@ from minim1.tasks import get_task
 from minim1.tasks.base import Problem
 from minim1.tasks.rewards import overlong_penalty
 from minim1.train.loop import Stage
-from minim1.train.losses import LossOutput, token_entropy, token_logprobs
+from minim1.train.losses import LossOutput, token_logprobs_and_entropy
 from minim1.train.optim import OptimConfig
 
 
@@ -238,9 +238,7 @@ class RLTrainer(Stage):
         if ids.numel() > 0.8 * real.numel():
             ids, documents, where = piece.input_ids, None if real.all() else piece.document_ids, None
         out = self.model(ids, document_ids=documents)
-        logprobs = token_logprobs(out.logits, ids, self.config.temperature)
-        with torch.no_grad():
-            entropy = token_entropy(out.logits / self.config.temperature)
+        logprobs, entropy = token_logprobs_and_entropy(out.logits, ids, self.config.temperature)
         if where is None:
             return out, logprobs, entropy
         unpack = lambda values: torch.zeros(  # noqa: E731

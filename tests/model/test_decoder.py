@@ -14,7 +14,7 @@ import torch
 from minim1.config import M1Config
 from minim1.errors import UserError
 from minim1.model import lightning as lightning_module
-from minim1.model.decoder import Context, MiniM1
+from minim1.model.decoder import Context, MiniM1, RMSNorm
 from minim1.model.lightning import lightning_attention
 from minim1.model import moe
 from minim1.model.moe import load_balancing_loss, top_k_router
@@ -550,3 +550,22 @@ def test_bad_ids(ids, words):
     with pytest.raises(UserError) as error:
         build()(ids)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_rms_norm_is_torchs_forward_and_backward():
+    """With gradients it has a backward of its own."""
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 5, 24), (7, 24)):
+        x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        norm = RMSNorm(24, 1e-3).double()
+        with torch.no_grad():
+            norm.weight.uniform_(0.5, 2, generator=generator)
+        probe = torch.randn(shape, generator=generator, dtype=torch.float64)
+        wanted = torch.nn.functional.rms_norm(x, (24,), norm.weight, 1e-3)
+        found = norm(x)
+        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
+        gradients = (torch.autograd.grad((y * probe).sum(), (x, norm.weight)) for y in (found, wanted))
+        for a, b in zip(*gradients):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+        with torch.no_grad():
+            torch.testing.assert_close(norm(x), wanted, atol=1e-12, rtol=0)

@@ -32,7 +32,7 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (not INTERPRETED)
 NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
 DIMS = [16, 32, 48, 64, 80, 128]
-# M1's slowest head, M1's fastest of 8 and of 64 heads, two that forget at once (exp(200) overflows), one that keeps all.
+# M1's slowest head, its fastest of 8 and of 64, two that forget at once (exp(200) overflows), one that keeps all.
 SLOPES = torch.tensor([2**-8 * 1e-5, 0.5, 0.917, 8.0, 200.0, 0.0])
 # Of the norm of a head's result: forward, gradients. In half precision that is less than 2.5 times the error of
 # `lightning_chunked`, which rounds its output only (2.1e-4, 1.7e-3); here factors of products are rounded too.
@@ -45,7 +45,8 @@ def kernel(test):
     """Mark of a test that runs the kernel."""
     if INTERPRETED:
         return test
-    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA or the interpreter")(test))
+    here = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA or the interpreter")
+    return pytest.mark.gpu(here(test))
 
 
 @needs_triton
@@ -117,10 +118,10 @@ def errors(found, expected):
     return result
 
 
-def check(found, expected, dtype, slack=1.0):
+def check(found, expected, dtype):
     off = errors(found, expected)
     forward, gradients = TOLERANCE[dtype]
-    wrong = {name: e for name, e in off.items() if not e <= slack * (forward if name in ("out", "state") else gradients)}
+    wrong = {name: e for name, e in off.items() if not e <= (forward if name in ("out", "state") else gradients)}
     assert not wrong, f"{dtype}: relative errors {wrong}, all: {off}"
 
 
@@ -336,7 +337,7 @@ def test_a_slow_head_stays_accurate_over_many_chunks(monkeypatch):
     q, k, v = (torch.nn.functional.silu(x) for x in made(1, 4096, 16, 16, slopes=slopes)[:3])
     found = lightning_triton(*(x.to(DEVICE, torch.float32) for x in (q, k, v)), slopes.to(DEVICE))
     expected = lightning_chunked(*(x.float().double() for x in (q, k, v)), slopes)
-    assert max(errors(found, expected).values()) < 4e-7
+    assert max(errors(found, expected).values()) < 6e-7
 
 
 @kernel

@@ -9,7 +9,7 @@ import torch
 from minim1.errors import UserError
 from minim1.train.losses import (
     POLICY_LOSSES, cispo_loss, dapo_loss, group_advantages, grpo_loss, next_token_loss, policy_loss, ppo_loss,
-    reinforce_loss, token_entropy, token_logprobs,
+    reinforce_loss, token_logprobs, token_logprobs_and_entropy,
 )
 
 LOSSES = sorted(POLICY_LOSSES)
@@ -64,7 +64,12 @@ def test_logprobs_are_computed_in_fp32_at_least():
 def test_entropy_belongs_to_the_distribution_the_token_was_drawn_from():
     logits = torch.zeros(1, 3, 8)
     logits[0, 1, 0] = 50.0  # token 2 is certain, token 1 uniform
-    assert token_entropy(logits)[0].tolist() == pytest.approx([0.0, math.log(8), 0.0], abs=1e-6)
+    ids = torch.tensor([[1, 0, 0]])
+    logprobs, entropy = token_logprobs_and_entropy(logits.requires_grad_(), ids)
+    assert entropy[0].tolist() == pytest.approx([0.0, math.log(8), 0.0], abs=1e-6) and not entropy.requires_grad
+    assert torch.equal(logprobs, token_logprobs(logits, ids))
+    cold = token_logprobs_and_entropy(logits, ids, 0.02)  # at a temperature, both are those of the sharper distribution
+    assert torch.equal(cold[1], token_logprobs_and_entropy(logits / 0.02, ids)[1])
 
 
 def test_next_token_loss_counts_targets_only():
@@ -285,7 +290,7 @@ def test_token_functions_and_advantages_mutate_nothing():
     rewards = torch.tensor([[0.0, 1.0], [0.5, 0.5]])
     tensors = (logits, ids, mask, rewards)
     before = [(x.clone(), x._version) for x in tensors]
-    token_logprobs(logits, ids, 0.5), token_entropy(logits), next_token_loss(logits, ids, mask, total_tokens=8)
+    token_logprobs_and_entropy(logits, ids, 0.5), next_token_loss(logits, ids, mask, total_tokens=8)
     group_advantages(rewards)
     for tensor, (value, version) in zip(tensors, before):
         assert torch.equal(tensor, value) and tensor._version == version
