@@ -58,7 +58,7 @@ class M1Config:
     tie_word_embeddings: bool = False
     hidden_act: str = "silu"
     slopes: tuple[float, ...] | None = None  # (ours) base slope of each head; None: M1's ladder
-    block_size: int = 32  # (ours; 2 * head_dim is a good choice on a CPU) block length of the chunked form
+    block_size: int = 32  # (ours; 32 is a good choice on a CPU) block length of the block forms in PyTorch
     fp32_head: bool = True  # (ours) LM head in fp32 whatever the autocast dtype (report §3.2)
 
     def __post_init__(self) -> None:

@@ -42,6 +42,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--call-limit", type=float, default=60.0, metavar="S",
                         help="leave out what takes longer than this for a single call; default: 60")
     parser.add_argument("--lengths", type=int, nargs="+", metavar="N", help="sequence lengths of `attention`")
+    parser.add_argument("--keep-memory", action="store_true",
+                        help="freed memory is kept, for all, as our training does it (glibc)")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     parser.add_argument("--plot", metavar="FILE.json", help="only write the tables and the figure of a stored result")
 
@@ -60,7 +62,8 @@ def run(arguments) -> None:
     from minim1.workers import keep_memory
 
     torch.set_num_threads(options.threads)
-    keep_memory()  # as our training does; everybody here profits
+    if arguments.keep_memory:
+        keep_memory()
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     say = (lambda text: print(text, file=sys.stderr)) if arguments.json else print
@@ -124,7 +127,7 @@ def _measure(names: list[str], options, arguments, file: Path, say: Callable) ->
     settings = asdict(replace(options, mine=arguments.mine, dtype=str(options.dtype).removeprefix("torch.")))
     result = {
         "format": FORMAT, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": machine(options.device), "versions": versions(), "settings": {"names": names, "freed_memory": "kept", **settings},
+        "machine": machine(options.device), "versions": versions(), "settings": {"names": names, "keep_memory": arguments.keep_memory, **settings},
         "comparisons": [], "crossover": {}, "roofline": None, "skipped": {}, "refused": {},
     }
     begun, done, said = time.perf_counter(), [], set()
