@@ -61,6 +61,21 @@ def test_in_the_interpreter():
 
 
 @pytest.fixture(autouse=True)
+def loops(monkeypatch):
+    """Triton 3.6's interpreter takes an array of one number for a loop's bound, which NumPy 2.4 no longer does."""
+    if INTERPRETED:
+        from triton.runtime import interpreter
+
+        patched = interpreter._patch_lang_tensor
+
+        def patch(tensor, *others):
+            patched(tensor, *others)
+            tensor.__index__ = lambda self: self.handle.data.item()
+
+        monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch)
+
+
+@pytest.fixture(autouse=True)
 def loud():
     """What overflows or is undefined in the interpreter, which computes with numpy, raises."""
     with np.errstate(over="raise", invalid="raise"):
