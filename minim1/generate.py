@@ -86,10 +86,10 @@ def sample_token(
     logits = logits.float()
     if temperature not in (0, 1):
         logits = logits / temperature
+    probabilities = logits.softmax(-1)
     if temperature == 0:
-        ids, probabilities = logits.argmax(-1, keepdim=True), logits.softmax(-1)
+        ids = logits.argmax(-1, keepdim=True)
     else:
-        probabilities = logits.softmax(-1)
         if top_p < 1:
             ordered, order = probabilities.sort(dim=-1, descending=True)
             outside = ordered.cumsum(-1) - ordered >= top_p  # the mass before this token suffices

@@ -26,6 +26,15 @@ def document_runs(document_ids: Tensor) -> Tensor:
     return torch.where(real, starts.long().cumsum(dim=1), -1)
 
 
+def real_first(real: Tensor) -> Tensor:
+    """Each row's places where a mask is True, in order, and then those where it is False. (B, T) bool -> (B, T) int64.
+
+    >>> real_first(torch.tensor([[False, True, False, True]]))
+    tensor([[1, 3, 0, 2]])
+    """
+    return (~real).to(torch.uint8).argsort(dim=1, stable=True)
+
+
 def document_positions(runs: Tensor) -> Tensor:
     """Position of each token in its document, counted from 0; padding gets 0. (B, T) -> (B, T) int64.
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from minim1.errors import UserError
-from minim1.model.documents import document_runs, finite, one_by_one
+from minim1.model.documents import document_runs, finite, one_by_one, real_first
 from minim1.model.fast_lightning import FastLightning
 from minim1.model.precision import at_least_fp32, without_autocast
 
@@ -113,7 +113,7 @@ def _padding_last(form, q, k, v, state, document_ids):
     if not real.all():
         q, k, v = _hide(~real, q, k, v)
         if (real[:, 1:] & ~real[:, :-1]).any():
-            order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first: padding is transparent
+            order = real_first(real)  # padding is transparent
             index = order.view(*order.shape, 1, 1).expand(-1, -1, q.shape[2], -1)
             q, k, v = (x.gather(1, index.expand(-1, -1, -1, x.shape[-1])) for x in (q, k, v))
             runs = runs.gather(1, order)

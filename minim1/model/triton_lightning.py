@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minim1.errors import UserError
-from minim1.model.documents import document_positions, document_runs
+from minim1.model.documents import document_positions, document_runs, real_first
 
 MAX_DIM = 128  # of a head: D x 64 numbers of the state are held in registers
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
@@ -192,19 +192,14 @@ def document_chunks(document_ids: Tensor, chunk: int) -> tuple[Tensor, Tensor, T
     [[[0, 1, 3, 4, 2]], [[0, 2, 3, 4, 4, 4]], [[0, 0, 1, 0, 0, 0]], [3]]
     """
     runs = document_runs(document_ids)
-    order = _places(runs >= 0)
+    order = real_first(runs >= 0)
     runs = runs.gather(1, order)  # from here on the padding of a row is at its end
     real, position = runs >= 0, document_positions(runs)
     begins = real & (position % chunk == 0)  # tokens with which a chunk begins
-    first = _places(begins)
+    first = real_first(begins)
     n, counts = real.sum(1, keepdim=True), begins.sum(1)
     exists = torch.arange(real.shape[1], device=real.device) < counts.unsqueeze(1)
     starts = torch.cat([torch.where(exists, first, n), n], dim=1)
     fresh = (real & (position == 0) & (runs > 0)).gather(1, first) & exists
     fresh = torch.nn.functional.pad(fresh, (0, 1))
     return tuple(x.int().contiguous() for x in (order, starts, fresh, counts))  # the kernel knows no strides of these
-
-
-def _places(mask: Tensor) -> Tensor:
-    """Where each row of a (B, T) mask is True, in order, and then where it is False. (B, T) int64."""
-    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)

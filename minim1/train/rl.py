@@ -93,22 +93,18 @@ def pack_rows(input_ids: Tensor, real: Tensor, room: int = 512) -> tuple[Tensor,
     >>> [x.tolist() for x in pack_rows(ids, ids > 0, room=4)]
     [[[1, 2, 3], [4, 5, 6]], [[0, 0, 1], [2, 2, 2]], [0, 1, 2, 3, 4, 5]]
     """
-    lengths = real.sum(1).tolist()
-    rows: list[list[int]] = [[]]
-    for sequence, length in enumerate(lengths):
-        if rows[-1] and sum(lengths[s] for s in rows[-1]) + length > room:
-            rows.append([])
-        rows[-1].append(sequence)
-    width = max(sum(lengths[s] for s in row) for row in rows)
-    starts = [0] * len(lengths)
-    for number, row in enumerate(rows):
-        at = number * width
-        for sequence in row:
-            starts[sequence], at = at, at + lengths[sequence]
+    used, places = [0], []  # tokens in each row; row and offset of each sequence
+    for length in real.sum(1).tolist():
+        if used[-1] and used[-1] + length > room:
+            used.append(0)
+        places.append((len(used) - 1, used[-1]))
+        used[-1] += length
+    width = max(used)
+    starts = [row * width + offset for row, offset in places]
     time = torch.arange(real.shape[1], device=real.device)
     where = (torch.tensor(starts, device=real.device).unsqueeze(1) + time)[real]
     number = torch.arange(len(real), device=real.device).unsqueeze(1).expand_as(real)[real]
-    ids = input_ids.new_zeros(len(rows) * width).index_put((where,), input_ids[real])
+    ids = input_ids.new_zeros(len(used) * width).index_put((where,), input_ids[real])
     documents = torch.full_like(ids, -1).index_put((where,), number)
     return ids.view(-1, width), documents.view(-1, width), where
 
