@@ -7,6 +7,7 @@ are timed; softmax attention, another function that is compared for its cost alo
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,9 @@ from torch import Tensor
 
 from minim1.model.lightning import decay_slopes, lightning_attention, lightning_chunked
 from minim1.report.bench.harness import (
-    LIMITS, Comparison, Entry, Options, Skip, compare, expected_seconds, largest_error,
+    LIMITS, OURS, Comparison, Entry, Options, Skip, compare, expected_seconds, gather, largest_error,
 )
 
-OURS = "minim1"
 PASSES = ("forward", "forward+backward")
 SHAPES = {"cpu": (8, 64), "cuda": (64, 128)}  # heads, head dim
 SHORT = (64, 96, 128, 192, 256, 320, 384, 448, 512)  # where softmax attention is overtaken
@@ -58,13 +58,8 @@ def benchmark(options: Options, peers: tuple[str, ...] | None = None) -> Iterato
     history = {}  # (name, pass) -> [(length, seconds)]
     for length in options.lengths or ((64, 160) if options.quick else LENGTHS[options.device]):
         given = problem(length, options)
-        functions, cannot = {}, {}
-        for name, make in makers.items():
-            try:
-                made = make(given, options)
-                functions[name] = made if isinstance(made, tuple) else (made, given)
-            except Skip as reason:
-                cannot[name] = str(reason)
+        made, cannot = gather({name: partial(make, given, options) for name, make in makers.items()})
+        functions = {name: f if isinstance(f, tuple) else (f, given) for name, f in made.items()}
         truth = {}
         for which in PASSES:
             entries, skipped = {}, dict(cannot)

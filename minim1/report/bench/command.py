@@ -127,7 +127,8 @@ def _measure(names: list[str], options, arguments, file: Path, say: Callable) ->
     settings = asdict(replace(options, mine=arguments.mine, dtype=str(options.dtype).removeprefix("torch.")))
     result = {
         "format": FORMAT, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": machine(options.device), "versions": versions(), "settings": {"names": names, "keep_memory": arguments.keep_memory, **settings},
+        "machine": machine(options.device), "versions": versions(),
+        "settings": {"names": names, "keep_memory": arguments.keep_memory, **settings},
         "comparisons": [], "crossover": {}, "roofline": None, "skipped": {}, "refused": {},
     }
     begun, done, said = time.perf_counter(), [], set()

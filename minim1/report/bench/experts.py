@@ -5,15 +5,15 @@ weights and of all expert weights.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from minim1.model.moe import dispatch_by_loop, dispatch_by_sort, top_k_router
-from minim1.report.bench.harness import LIMITS, Comparison, Entry, Options, Skip, compare, largest_error
+from minim1.report.bench.harness import LIMITS, OURS, Comparison, Entry, Options, Skip, compare, gather, largest_error
 
-OURS = "minim1"
 CASES = ((8, 4096, 256, 512), (32, 4096, 256, 512))  # experts, tokens, hidden, width of an expert
 PER_TOKEN = 2
 
@@ -23,12 +23,8 @@ def benchmark(options: Options) -> Iterator[Comparison]:
     for experts, tokens, hidden, width in ((4, 64, 16, 32),) if options.quick else CASES:
         inputs, expert_ids, grad = _problem(experts, tokens, hidden, width, options)
         truths = _truth(inputs, expert_ids, grad)
-        functions, skipped = {}, {}
-        for name, make in {OURS: _plain(dispatch_by_sort), **PEERS}.items():
-            try:
-                functions[name] = make(inputs, expert_ids)
-            except Skip as reason:
-                skipped[name] = str(reason)
+        makers = {OURS: _plain(dispatch_by_sort), **PEERS}
+        functions, skipped = gather({name: partial(make, inputs, expert_ids) for name, make in makers.items()})
         for which, expected in (("forward", truths[:1]), ("forward+backward", truths[1:])):
             case = {"pass": which, "experts": experts, "tokens": tokens, "hidden": hidden, "width": width}
             entries = {name: _entry(which, function, grad, expected) for name, function in functions.items()}

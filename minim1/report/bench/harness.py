@@ -19,6 +19,7 @@ from torch import Tensor
 
 from minim1.errors import UserError
 
+OURS = "minim1"  # the name of this package's entry in every comparison
 SAMPLE_SECONDS = 0.02  # one sample lasts at least this long: shorter calls are repeated within it
 FEWEST_ROUNDS = 3
 LIMITS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
@@ -195,6 +196,21 @@ def refused(errors: dict[str, float], ours: str, limit: float, what: str) -> dic
     if ours in wrong:
         raise UserError(f"{what} is not compared: {ours} is {wrong[ours]}")
     return wrong
+
+
+def gather(makers: dict[str, Callable]) -> tuple[dict, dict[str, str]]:
+    """By name what could be made, and why the rest could not; ours may not fail."""
+    entries, skipped = {}, {}
+    for name, make in makers.items():
+        try:
+            entries[name] = make()
+        except Skip as reason:
+            skipped[name] = str(reason)
+        except Exception as problem:  # somebody else's code, in a version nobody has tried
+            if name == OURS:
+                raise
+            skipped[name] = f"failed: {type(problem).__name__}: {problem}".splitlines()[0]
+    return entries, skipped
 
 
 @dataclass(frozen=True)

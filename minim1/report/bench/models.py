@@ -26,9 +26,10 @@ from minim1.model.decoder import MiniM1
 from minim1.model.lightning import lightning_chunked
 from minim1.model.moe import dispatch_by_loop, load_balancing_loss
 from minim1.model.parts import ModelParts
-from minim1.report.bench.harness import LIMITS, Comparison, Entry, Options, Skip, compare, relative_error
+from minim1.report.bench.harness import (
+    LIMITS, OURS, Comparison, Entry, Options, Skip, compare, gather, relative_error,
+)
 
-OURS = "minim1"
 PRESETS = {"cpu": "nano", "cuda": "small"}
 STEPS = ((4, 512), (1, 2048))  # batch, length: the same number of tokens
 PROMPT, NEW = 32, 128  # tokens
@@ -110,21 +111,6 @@ def random_ids(config: M1Config, batch: int, length: int, options: Options, seed
     """Any token ids (B, T), the same on every machine."""
     random = torch.Generator().manual_seed(seed)
     return torch.randint(config.vocab_size, (batch, length), generator=random).to(options.device)
-
-
-def gather(makers: dict[str, Callable]) -> tuple[dict, dict[str, str]]:
-    """By name what could be made, and why the rest could not; ours may not fail."""
-    entries, skipped = {}, {}
-    for name, make in makers.items():
-        try:
-            entries[name] = make()
-        except Skip as reason:
-            skipped[name] = str(reason)
-        except Exception as problem:  # somebody else's code, in a version nobody has tried
-            if name == OURS:
-                raise
-            skipped[name] = f"failed: {type(problem).__name__}: {problem}".splitlines()[0]
-    return entries, skipped
 
 
 def in_fp64(model: MiniM1) -> MiniM1:

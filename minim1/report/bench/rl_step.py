@@ -23,8 +23,8 @@ from minim1.evaluate import prompt_ids
 from minim1.model.count import count
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
-from minim1.report.bench.harness import LIMITS, Comparison, Entry, Options, Skip, compare
-from minim1.report.bench.models import OURS, Gradients, gather, hf_model, in_fp64, model_config
+from minim1.report.bench.harness import LIMITS, OURS, Comparison, Entry, Options, Skip, compare, gather
+from minim1.report.bench.models import Gradients, hf_model, in_fp64, model_config
 from minim1.train.checkpoint import SHIPPED
 from minim1.train.losses import cispo_loss, token_logprobs
 from minim1.train.optim import OptimConfig
