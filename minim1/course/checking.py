@@ -1,0 +1,364 @@
+"""Checks that diagnose: a learner's function is called, compared, and told what is wrong in one sentence.
+
+An exercise's check is one body, a straight line of calls on a `Probe`; its first failure ends it. The layers come in
+this order: type, shape, finite, value, gradient, property, edge case. The same body runs in the visible cell, which
+prints and never raises, in graded cells and `go.py check` (`strict=True`), and in the tests of the package's own
+functions. Nothing is written to stderr: nbgrader gives a cell that does so no points.
+"""
+
+import contextlib
+import inspect
+import io
+import math
+import re
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minim1.course.comparing import Row, compare, describe_difference, describe_shape
+from minim1.errors import UserError
+
+
+class CheckFailed(AssertionError):
+    """Raised by `check(..., strict=True)` unless the function passed; the message is the diagnosis."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One row of the table of exercises.
+
+    Fields: id such as "4.2"; name of the function that the learner writes; title; body of the check; reference: gives the
+        function that stands in for the learner's; points of the visible and of the hidden check; part: field of `Parts`.
+    """
+
+    id: str
+    name: str
+    title: str
+    body: Callable[["Probe"], None]
+    reference: Callable[[], Callable]
+    points: tuple[int, int] = (1, 1)
+    part: str | None = None
+
+    @property
+    def chapter(self) -> str:
+        """ "04" for exercise 4.2."""
+        return self.id.split(".")[0].zfill(2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """status: "passed", "not started" or "wrong"; sentence and layer say what is wrong; where the function stands."""
+
+    exercise: Exercise
+    status: str
+    sentence: str = ""
+    layer: str = ""
+    rows: tuple[Row, ...] = ()
+    where: str = ""
+    said: str = ""
+
+    def __str__(self) -> str:
+        mark = {"passed": "✓", "not started": "○", "wrong": "✗"}[self.status]
+        head = f"{mark} {self.exercise.id} {self.exercise.name}: {self.status}"
+        if self.status == "not started":
+            return f"{head}. Write the function in its cell, run that cell, then run this one again."
+        place = f" [{self.where}]" if self.where else ""
+        lines = [head + (f" ({self.layer})" if self.layer else "") + place, *map(str, self.rows)]
+        if self.said:
+            lines.append(f"  Note: it wrote to stderr or warned: {self.said}")
+        lines.append(f"  {self.sentence}" if self.sentence else "  A hand-in is graded on more cases of the same kind.")
+        return "\n".join(lines)
+
+
+class _Stop(Exception):
+    """Ends a body: what is wrong, and in which layer."""
+
+    def __init__(self, layer: str, sentence: str, status: str = "wrong") -> None:
+        super().__init__(sentence)
+        self.layer, self.sentence, self.status = layer, sentence, status
+
+
+@dataclass
+class Probe:
+    """What a check's body works with: inputs drawn from the seed, calls of the function, comparisons."""
+
+    exercise: Exercise
+    function: Callable
+    seed: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(zlib.crc32(f"{self.exercise.id}/{self.seed}".encode()))
+
+    # Inputs. The same seed always gives the same ones, whatever else draws random numbers.
+
+    def random(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(dtype)
+
+    def size(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+    def slopes(self, heads: int, low: float = 0.05, high: float = 1.0) -> Tensor:
+        """(H,) fp32, different for each head, falling as M1's do."""
+        steps = torch.rand(heads, generator=self.generator, dtype=torch.float64).add(0.5).cumsum(0)
+        return (high * torch.exp(-math.log(high / low) * steps / steps[-1])).float()
+
+    # Calls
+
+    def call(self, *arguments: Any, **options: Any) -> Any:
+        """The function's value; its exceptions and any change it makes to its inputs end the check."""
+        given = {**dict(zip(_parameters(self.function), arguments)), **options}
+        before = {name: x.detach().clone() for name, x in given.items() if isinstance(x, Tensor)}
+        try:
+            value = self.function(*arguments, **options)
+        except _Stop:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._raised(error, given) from error
+        for name, x in before.items():
+            if not torch.equal(x.nan_to_num(), given[name].detach().nan_to_num()):
+                raise _Stop("property", f"{self._name} changed its input `{name}` in place; whoever called it still "
+                                        f"needs the old values: compute a new tensor instead.")
+        return value
+
+    def pair(self, value: Any, names: Sequence[str]) -> Sequence[Any]:
+        """The value as a tuple of as many entries as there are names."""
+        wanted = ", ".join(names)
+        if not isinstance(value, (tuple, list)) or len(value) != len(names):
+            raise _Stop("type", f"{self._name} returned {_kind(value)}; expected ({wanted}): end with `return {wanted}`.")
+        return value
+
+    # Comparisons
+
+    def tensor(self, name: str, value: Any, *, shape: Sequence[int], dtype: torch.dtype | None = None,
+               axes: str | None = None) -> Tensor:
+        """Type, shape, dtype and finiteness of a value."""
+        if not isinstance(value, Tensor):
+            hint = ": does the function end with `return`?" if value is None else ": return a torch.Tensor."
+            raise _Stop("type", f"The {name} is {_kind(value)}, expected a tensor of shape {tuple(shape)}{hint}")
+        if tuple(value.shape) != tuple(shape):
+            raise _Stop("shape", describe_shape(name, tuple(value.shape), tuple(shape), axes))
+        if dtype is not None and value.dtype != dtype:
+            raise _Stop("type", f"The {name} is {_dtype(value.dtype)}, expected {_dtype(dtype)}.")
+        if value.device.type != "cpu":
+            raise _Stop("type", f"The {name} is on {value.device}, expected it on the CPU, where the inputs are.")
+        if not value.is_floating_point():
+            raise _Stop("type", f"The {name} is {_dtype(value.dtype)}, expected a floating-point tensor.")
+        bad = ~value.detach().isfinite()
+        if bad.any():
+            first = tuple(bad.nonzero()[0].tolist())
+            raise _Stop("finite", f"{int(bad.sum())} of {bad.numel()} entries of the {name} are NaN or infinite, the first at "
+                                  f"index {first}: look for a division by zero or the exponential of a positive number.")
+        return value
+
+    def close(self, name: str, value: Any, expected: Tensor, *, mistakes: Mapping[str, Any] | None = None,
+              axes: str | None = None, layer: str = "value", tolerance: float | None = None) -> None:
+        """Compare with fp64 numbers, and record how well it agrees.
+
+        Args: mistakes: sentence -> the value that this mistake would give, a tensor or a function without arguments;
+            axes: a letter for each dimension (default "BTHD" for four), used to say where it differs;
+            tolerance: relative to the largest expected value; default by dtype (fp32: 2e-5).
+        """
+        value = self.tensor(name, value, shape=expected.shape, axes=axes).detach()
+        expected = expected.detach()
+        row = compare(name, value, expected, tolerance)
+        self.rows.append(row)
+        if row.grade != "off":
+            return
+        for sentence, wrong in (mistakes or {}).items():
+            wrong = wrong() if callable(wrong) else wrong
+            if wrong.shape == value.shape and compare(name, value, wrong.detach(), tolerance).grade != "off":
+                raise _Stop(layer, sentence)
+        raise _Stop(layer, f"The {name} is not as expected: {describe_difference(value, expected, axes, tolerance)}")
+
+    def gradients(self, call: Callable, inputs: Mapping[str, Tensor], expected_call: Callable, *,
+                  mistakes: Mapping[str, Any] | None = None) -> None:
+        """Compare the gradients of a random projection of all outputs with regard to each of the inputs.
+
+        Args: call(**inputs): the function's output, a tensor or several, usually through `Probe.call`; expected_call: the oracle's.
+            mistakes: sentence -> a function like `expected_call` that makes the mistake.
+        """
+        wanted_outputs, doubles = _run_with_gradients(expected_call, {name: x.double() for name, x in inputs.items()})
+        weights = [torch.randn(x.shape, generator=self.generator, dtype=torch.float64) for x in wanted_outputs]
+        wanted = _project(wanted_outputs, doubles, weights)
+        outputs, leaves = _run_with_gradients(call, inputs)
+        outputs = self.pair(outputs, [f"output {n}" for n in range(len(wanted_outputs))])
+        for number, (x, expected) in enumerate(zip(outputs, wanted_outputs)):
+            self.tensor(f"output {number}" if len(outputs) > 1 else "output", x, shape=expected.shape)
+        if not any(x.requires_grad for x in outputs):
+            raise _Stop("gradient", f"No gradient flows through {self._name}: its result is cut off from its inputs, as "
+                                    "`.detach()`, `.data`, `.item()`, `torch.no_grad()`, or `torch.tensor(...)` of a tensor do.")
+        try:
+            gradients = _project(outputs, leaves, weights)
+        except RuntimeError as error:
+            raise _Stop("gradient", f"The backward pass through {self._name} fails: {_first_line(error)}.") from error
+        for (name, gradient), expected in zip(zip(leaves, gradients), wanted):
+            if expected is None:
+                expected = torch.zeros_like(inputs[name], dtype=torch.float64)
+                gradient = torch.zeros_like(inputs[name]) if gradient is None else gradient
+            if gradient is None:
+                raise _Stop("gradient", f"No gradient reaches `{name}`, although the output depends on it: somewhere on the way it is "
+                                        "detached, or replaced by numbers.")
+            index = list(leaves).index(name)
+            wrong = {sentence: (lambda other=other: _expected_gradients(other, inputs, weights)[index])
+                     for sentence, other in (mistakes or {}).items()}
+            self.close(f"gradient of {name}", gradient, expected, layer="gradient", mistakes=wrong)
+
+    def require(self, condition: Any, layer: str, sentence: str) -> None:
+        """A property that must hold; the sentence says what does not, and why it should."""
+        if not condition:
+            raise _Stop(layer, sentence)
+
+    @property
+    def _name(self) -> str:
+        return self.exercise.name
+
+    def _raised(self, error: BaseException, given: Mapping[str, Any]) -> _Stop:
+        """What to say of an exception that left the function."""
+        blank = re.fullmatch(r"(?:exercise (\S+))?", str(error)) if isinstance(error, NotImplementedError) else None
+        if blank and blank[1] in (None, self.exercise.id):
+            return _Stop("", "", status="not started")
+        if blank:
+            return _Stop("type", f"{self._name} calls the function of exercise {blank[1]}, which is not written yet: solve that first.")
+        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items() if isinstance(x, Tensor))
+        called = f", when called with {shapes}" if shapes else ""
+        return _Stop("type", f"{self._name} raised {type(error).__name__}: {_first_line(error)}{_line_of(error)}{called}.")
+
+
+def run_check(exercise: Exercise, function: Any, seeds: Sequence[int] = (0,)) -> Result:
+    """The verdict on a function, whoever wrote it. Raises only what a mistake in the check itself raises."""
+    where = place(function)
+    if not callable(function):
+        return Result(exercise, "wrong", f"{exercise.name} is {_kind(function)}, expected a function.", "type", where=where)
+    rows, said = [], io.StringIO()
+    with contextlib.redirect_stderr(said), warnings.catch_warnings(record=True) as caught, torch.enable_grad():
+        warnings.simplefilter("always")
+        try:
+            for seed in seeds:
+                rows = []
+                exercise.body(Probe(exercise, function, seed, rows))
+            verdict = {"status": "passed"}
+        except _Stop as stop:
+            verdict = {"status": stop.status, "sentence": stop.sentence, "layer": stop.layer}
+    words = [str(entry.message) for entry in caught] + said.getvalue().splitlines()
+    return Result(exercise, rows=tuple(rows), where=where, said=words[0][:200] if words else "", **verdict)
+
+
+def check(exercise_id: str, function: Any = None, *, strict: bool = False, seeds: Sequence[int] = (0,)) -> None:
+    """Check a learner's function and print the diagnosis.
+
+    Args: exercise_id such as "4.2"; function: the learner's; seeds: each gives other inputs to the same tests.
+    Raises: CheckFailed, with strict=True only, unless the function passed.
+    """
+    from minim1.course.checks import find
+
+    try:
+        result = _check_own(find(exercise_id), function, seeds)
+    except UserError as error:
+        if strict:
+            raise
+        print(error)
+        return
+    if strict and result.status != "passed":
+        raise CheckFailed(f"{exercise_id} {result.exercise.name}: {result.sentence or result.status}")
+    print(f"✓ {exercise_id} {result.exercise.name}: passed with seeds {', '.join(map(str, seeds))}" if strict else result)
+
+
+def yours_or_ours(exercise_id: str, function: Any) -> Callable:
+    """The learner's function if it passes its check, else the package's own; says which."""
+    from minim1.course.checks import find
+
+    exercise = find(exercise_id)
+    result = _check_own(exercise, function, (0,))
+    if result.status == "passed":
+        print(f"{exercise_id} {exercise.name}: yours [{result.where}]")
+        return function
+    print(f"{exercise_id} {exercise.name}: minim1's own, because yours is {result.status}")
+    return exercise.reference()
+
+
+def _check_own(exercise: Exercise, function: Any, seeds: Sequence[int]) -> Result:
+    """`run_check` that refuses the package's own function under the learner's name."""
+    home = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None) or ""
+    if home.split(".")[0] == "minim1":
+        sentence = f"This {exercise.name} is the package's own ({home}), not yours: write it in the cell above and run that cell."
+        return Result(exercise, "wrong", sentence, "type", where=place(function))
+    return run_check(exercise, function, seeds)
+
+
+def place(function: Any) -> str:
+    """File, or cell, and line where a function is defined; "" if that cannot be told."""
+    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+    if code is None:
+        return ""
+    return f"{_file_name(code.co_filename)}, line {code.co_firstlineno}"
+
+
+def _file_name(name: str) -> str:
+    """A code file as the reader knows it: a notebook cell by its number."""
+    try:
+        label = get_ipython().compile.format_code_name(name)  # noqa: F821  there in a notebook only
+    except (NameError, AttributeError):
+        label = None
+    if label:
+        return " ".join(label)
+    path = Path(name)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else name
+
+
+def _run_with_gradients(call: Callable, inputs: Mapping[str, Tensor]):
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
+    outputs = call(**leaves)
+    return outputs if isinstance(outputs, (tuple, list)) else [outputs], leaves
+
+
+def _project(outputs, leaves, weights):
+    """Gradient of the weighted sum of all outputs for each leaf; None where it does not depend on it."""
+    total = sum((x.double() * weight).sum() for x, weight in zip(outputs, weights) if x.requires_grad)
+    return torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+
+
+def _expected_gradients(expected_call: Callable, inputs: Mapping[str, Tensor], weights):
+    outputs, leaves = _run_with_gradients(expected_call, {name: x.double() for name, x in inputs.items()})
+    return _project(outputs, leaves, weights)
+
+
+def _parameters(function: Callable) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, Tensor):
+        return f"one tensor of shape {tuple(value.shape)}"
+    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:200].rstrip(".")
+
+
+def _line_of(error: BaseException) -> str:
+    """The innermost line of the learner's own code in a traceback: the last frame that is not a library's."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename
+              and Path(f.filename).parent != Path(__file__).parent]
+    return f" in line {frames[-1].lineno} (`{frames[-1].line}`) of {_file_name(frames[-1].filename)}" if frames and frames[-1].line else ""

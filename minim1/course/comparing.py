@@ -1,0 +1,104 @@
+"""How well two tensors agree, and in words where they do not."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # of the largest value
+DIGITS = 7  # length of the bar: digits in which two values agree
+AXES = {4: "BTHD", 3: "BTD", 2: "TD", 1: "H"}
+AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "column", "E": "column"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compared quantity: grade is exact, close or off; digits in which it agrees, at most 7; largest difference."""
+
+    name: str
+    grade: str
+    digits: int
+    difference: float
+
+    def __str__(self) -> str:
+        bar = "█" * self.digits + "░" * (DIGITS - self.digits)
+        return f"  {self.name:34} {bar}  {self.grade:5}  max difference {self.difference:.1e}"
+
+
+def compare(name: str, value: Tensor, expected: Tensor, tolerance: float | None = None) -> Row:
+    """exact: the expected numbers rounded to the value's dtype; close: within the tolerance of the largest of them.
+
+    >>> compare("sum", torch.tensor([0.3]), torch.tensor([0.1 + 0.2], dtype=torch.float64)).grade
+    'exact'
+    """
+    tolerance = TOLERANCE.get(value.dtype, 2e-2) if tolerance is None else tolerance
+    expected = expected.double()
+    if torch.equal(value, expected.to(value.dtype)):
+        return Row(name, "exact", DIGITS, 0.0)
+    same = value.double() == expected  # where both are infinite
+    difference = torch.where(same, 0.0, (value.double() - expected).abs()).max().item()
+    scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 0.0
+    if math.isnan(difference) or math.isinf(difference):
+        return Row(name, "off", 0, difference)
+    relative = difference / scale if scale else math.inf
+    digits = DIGITS if relative == 0 else max(0, min(DIGITS, int(-math.log10(relative)))) if relative < math.inf else 0
+    return Row(name, "close" if relative <= tolerance else "off", digits, difference)
+
+
+def describe_difference(value: Tensor, expected: Tensor, axes: str | None = None, tolerance: float | None = None) -> str:
+    """Where and how two tensors of one shape differ, in words.
+
+    >>> describe_difference(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
+    'it is 2 times the expected value everywhere.'
+    """
+    tolerance = TOLERANCE.get(value.dtype, 2e-2) if tolerance is None else tolerance
+    x, y = value.double(), expected.double()
+    limit = tolerance * y[y.isfinite()].abs().amax().clamp(min=1e-30) if y.isfinite().any() else torch.tensor(1e-30)
+    if not x.any():
+        return "it is 0 everywhere."
+    factor = ((x * y).sum() / (y * y).sum()).item()
+    if (x - factor * y).abs().max() <= limit * max(1.0, abs(factor)):
+        if abs(factor + 1) < 1e-3:
+            return "its sign is wrong everywhere."
+        return f"it is {factor:.4g} times the expected value everywhere."
+    if y.ndim >= 2 and y.shape[-1] == y.shape[-2] and (x.mT - y).abs().max() <= limit:
+        return "its last two axes are swapped."
+    difference = torch.where(x == y, 0.0, (x - y).abs()).nan_to_num(nan=math.inf)
+    index = tuple(int(i) for i in torch.unravel_index(difference.argmax(), y.shape))
+    where = _where_wrong(difference > limit, axes or AXES.get(y.ndim, ""))
+    return f"{where} The largest difference is at index {index}: {x[index]:.6g}, expected {y[index]:.6g}."
+
+
+def _where_wrong(wrong: Tensor, axes: str) -> str:
+    """The first axis, time before heads, along which some entries agree."""
+    for letter in "THBDE":
+        axis = axes.find(letter)
+        if axis < 0 or axis >= wrong.ndim:
+            continue
+        differs = wrong.movedim(axis, 0).flatten(1).any(dim=1) if wrong.ndim > 1 else wrong
+        agrees = (~differs).nonzero().flatten().tolist()
+        if not agrees:
+            continue
+        name = AXIS_NAMES[letter]
+        if agrees == list(range(len(agrees))):
+            first = f"{name} 0 agrees" if len(agrees) == 1 else f"{name}s 0 to {len(agrees) - 1} agree"
+            return f"{first}, from {name} {len(agrees)} on (counted from 0) it differs."
+        return f"it agrees for {name} {', '.join(map(str, agrees[:8]))} only, of {len(differs)}."
+    return f"{wrong.double().mean().item():.0%} of its entries differ."
+
+
+def describe_shape(name: str, got: tuple, wanted: tuple, axes: str | None = None) -> str:
+    """What to say of a shape that is not the wanted one."""
+    axes = axes or AXES.get(len(wanted), "")
+    letters = f" = ({', '.join(axes)})" if len(axes) == len(wanted) and axes else ""
+    moved = [axis for axis, (a, b) in enumerate(zip(got, wanted)) if a != b]
+    if len(got) != len(wanted):
+        hint = f"it has {len(got)} axes instead of {len(wanted)}: look for a missing or extra unsqueeze, squeeze or sum."
+    elif sorted(got) != sorted(wanted):
+        hint = "check which axis each sum or product runs over."
+    elif len(moved) == 2:
+        hint = f"the sizes are right, in another order: axes {moved[0]} and {moved[1]} are swapped."
+    else:
+        hint = "the sizes are right, in another order: transpose it back."
+    return f"The {name} has shape {got}, expected {wanted}{letters}: {hint}"

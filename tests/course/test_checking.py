@@ -1,0 +1,219 @@
+"""The engine of the checks: every layer has its sentence, nothing reaches stderr, and only strict mode raises."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from minim1.course import checking
+from minim1.course.checking import CheckFailed, Exercise, check, run_check, yours_or_ours
+from minim1.course.comparing import compare, describe_difference
+
+EARLY = "The weights are one token too early."
+
+
+def body(probe):
+    x, slopes = probe.random(2, probe.size(4, 9), 3, 3), probe.slopes(3)
+    out = probe.call(x, slopes)
+    probe.close("output", out, decayed(x, slopes), mistakes={EARLY: lambda: decayed(x, slopes, first=0)})
+    probe.gradients(lambda x: probe.call(x, slopes), {"x": x}, lambda x: decayed(x, slopes))
+    probe.require(probe.call(x[:, :1], slopes).shape[1] == 1, "edge case", "One token must give one output.")
+
+
+def decayed(x, slopes, first=1):
+    """x_t exp(-s (t + 1)), in fp64."""
+    time = torch.arange(x.shape[1], dtype=torch.float64) + first
+    return x.double() * torch.exp(-slopes.double() * time.view(-1, 1)).view(1, -1, slopes.shape[0], 1)
+
+
+def right(x, slopes):
+    time = torch.arange(x.shape[1]) + 1
+    return x * torch.exp(-slopes * time.view(-1, 1)).unsqueeze(-1)
+
+
+def early(x, slopes):
+    return right(x, slopes) * torch.exp(slopes).unsqueeze(-1)
+
+
+def stub(x, slopes):
+    raise NotImplementedError("exercise 9.1")
+
+
+def in_place(x, slopes):
+    with torch.no_grad():
+        x.mul_(2)
+    return right(x, slopes)
+
+
+def crash(x, slopes):
+    return x @ slopes.reshape(7, 7)
+
+
+EXERCISE = Exercise("9.1", "decay_tokens", "Decay", body, lambda: right)
+
+
+@pytest.fixture(autouse=True)
+def one_exercise(monkeypatch):
+    import minim1.course.checks
+
+    monkeypatch.setattr(minim1.course.checks, "exercises", lambda: {"9.1": EXERCISE})
+
+
+def verdict(function, seeds=(0, 1)):
+    return run_check(EXERCISE, function, seeds)
+
+
+def test_a_right_function_passes_with_every_quantity_graded():
+    result = verdict(right)
+    assert result.status == "passed" and [row.name for row in result.rows] == ["output", "gradient of x"]
+    assert {row.grade for row in result.rows} <= {"exact", "close"} and all(row.digits >= 5 for row in result.rows)
+    assert "test_checking.py, line" in result.where
+
+
+def test_a_blank_one_is_not_started():
+    assert verdict(stub).status == "not started" and "not started" in str(verdict(stub))
+
+
+@pytest.mark.parametrize("function, layer, words", [
+    (early, "value", EARLY),
+    (lambda x, s: None, "type", "is None"),
+    (lambda x, s: (x, s), "type", "a tuple of 2"),
+    (lambda x, s: np.zeros(3), "type", "ndarray"),
+    (lambda x, s: right(x, s).long(), "type", "int64"),
+    (lambda x, s: right(x, s).transpose(1, 2), "shape", "axes 1 and 2 are swapped"),
+    (lambda x, s: right(x, s).sum(-1), "shape", "3 axes instead of 4"),
+    (lambda x, s: right(x, s).log(), "finite", "NaN or infinite"),
+    (lambda x, s: -right(x, s), "value", "sign is wrong everywhere"),
+    (lambda x, s: right(x, s) / 8, "value", "0.125 times"),
+    (lambda x, s: 0 * right(x, s), "value", "0 everywhere"),
+    (lambda x, s: right(x, s) * torch.tensor([1, 2, 1]).view(3, 1), "value", "it agrees for head 0, 2 only, of 3"),
+    (lambda x, s: right(x, s) + (torch.arange(x.shape[1]) > 2).view(-1, 1, 1), "value", "tokens 0 to 2 agree, from token 3 on"),
+    (lambda x, s: right(x, s) + (torch.arange(x.shape[1]) > 0).view(-1, 1, 1), "value", "token 0 agrees, from token 1 on"),
+    (lambda x, s: right(x, s).detach(), "gradient", "No gradient flows"),
+    (lambda x, s: right(x, s).detach() + 0 * x, "gradient", "gradient of x is not as expected: it is 0 everywhere"),
+    (in_place, "property", "changed its input `x` in place"),
+    (lambda x, s: right(x, s) if x.shape[1] > 1 else x[:, :0], "edge case", "One token must give one output"),
+    (crash, "type", "RuntimeError: shape '[7, 7]' is invalid for input of size 3 in line"),
+    (lambda x, s: undefined, "type", "NameError"),  # noqa: F821
+    (lambda x, s: sys.exit(3), "type", "SystemExit"),
+    (lambda x: x, "type", "TypeError"),
+    (7, "type", "is an int, expected a function"),
+    (None, "type", "None, expected a function"),
+])
+def test_every_mistake_has_its_sentence(function, layer, words):
+    result = verdict(function)
+    assert (result.status, result.layer) == ("wrong", layer)
+    assert words in result.sentence and "\n" not in result.sentence, result.sentence
+
+
+def test_a_failing_backward_pass_is_a_sentence():
+    def spoiled(x, slopes):
+        out = right(x, slopes)
+        square = out * out
+        out.mul_(1)
+        return square / square.detach() * out.detach()
+
+    assert "backward pass through decay_tokens fails" in verdict(spoiled).sentence
+
+
+def test_a_blank_helper_from_another_exercise_is_named():
+    def calls_another(x, slopes):
+        raise NotImplementedError("exercise 9.0")
+
+    assert "exercise 9.0, which is not written yet" in verdict(calls_another).sentence
+
+
+def test_torchs_own_not_implemented_is_no_stub():
+    def unsupported(x, slopes):
+        raise NotImplementedError("\"exp\" not implemented for 'Half'")
+
+    assert verdict(unsupported).status == "wrong"
+
+
+def test_only_hidden_seeds_catch_what_knows_the_visible_case():
+    lengths = set()
+
+    def visible_only(x, slopes):
+        lengths.add(x.shape[1]) if recording else None
+        return right(x, slopes) if x.shape[1] in lengths else torch.zeros_like(x)
+
+    recording = True
+    assert verdict(visible_only, (0,)).status == "passed"
+    recording = False
+    assert verdict(visible_only, (0,)).status == "passed" and verdict(visible_only, (0, 1, 2, 3)).status == "wrong"
+
+
+def test_inputs_depend_on_the_seed_alone():
+    drawn = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        drawn.append(checking.Probe(EXERCISE, right, 3).random(5))
+    assert torch.equal(*drawn) and not torch.equal(drawn[0], checking.Probe(EXERCISE, right, 4).random(5))
+
+
+def test_the_visible_check_never_raises_and_strict_does(capsys):
+    check("9.1", early)
+    check("9.1", None)
+    check("nine", right)
+    said = capsys.readouterr()
+    assert EARLY in said.out and "choose one of 9.1" in said.out and said.err == ""
+    with pytest.raises(CheckFailed, match="too early"):
+        check("9.1", early, strict=True)
+    with pytest.raises(CheckFailed, match="not started"):
+        check("9.1", stub, strict=True)
+    check("9.1", right, strict=True, seeds=(1, 2))
+    assert "passed with seeds 1, 2" in capsys.readouterr().out
+
+
+def test_nothing_reaches_stderr(capsys):
+    def noisy(x, slopes):
+        warnings.warn("deprecated")
+        print("hello", file=sys.stderr)
+        return right(x, slopes)
+
+    check("9.1", noisy)
+    check("9.1", noisy, strict=True)
+    said = capsys.readouterr()
+    assert said.err == "" and "deprecated" in said.out and "passed" in said.out
+
+
+def test_the_packages_own_function_is_refused(capsys):
+    from minim1 import decay_slopes
+
+    check("9.1", decay_slopes)
+    assert "is the package's own (minim1.model.lightning), not yours" in capsys.readouterr().out
+    with pytest.raises(CheckFailed):
+        check("9.1", decay_slopes, strict=True)
+
+
+def test_yours_or_ours_says_which(capsys):
+    assert yours_or_ours("9.1", stub) is right and "minim1's own, because yours is not started" in capsys.readouterr().out
+    assert yours_or_ours("9.1", early) is right and "because yours is wrong" in capsys.readouterr().out
+
+    def mine(x, slopes):
+        return right(x, slopes)
+
+    assert yours_or_ours("9.1", mine) is mine and "yours [" in capsys.readouterr().out
+
+
+def test_grades():
+    expected = torch.tensor([1.0, 3.0], dtype=torch.float64) / 3
+    assert compare("x", expected.float(), expected).grade == "exact"
+    assert compare("x", expected.float() + 1e-6, expected).grade == "close"
+    off = compare("x", expected.float() + 1e-3, expected)
+    assert off.grade == "off" and off.digits == 2
+    assert compare("x", torch.tensor([torch.inf]), torch.tensor([torch.inf], dtype=torch.float64)).grade == "exact"
+    assert compare("x", torch.tensor([torch.inf, 2]), torch.tensor([torch.inf, 1])).grade == "off"
+    assert compare("x", torch.zeros(2), torch.ones(2)).digits == 0 and compare("x", torch.ones(2), torch.zeros(2)).grade == "off"
+
+
+def test_swapped_axes_of_a_state_are_named():
+    state = torch.randn(2, 3, 4, 4)
+    assert "last two axes are swapped" in describe_difference(state.mT, state)
+
+
+def test_an_infinite_entry_among_finite_ones_is_described():
+    said = describe_difference(torch.tensor([1.0, torch.inf, 9.0]), torch.tensor([1.0, torch.inf, 3.0]))
+    assert "head 2" in said and "9, expected 3" in said
