@@ -27,7 +27,11 @@ usage: python3 go.py VERB [arguments]        (on Windows: py go.py VERB)
 
   train    train a small MiniMax-M1 from nothing to a reasoning model
   test     run the tests; arguments go to pytest
-  lab      open JupyterLab; arguments go to it
+  lab      copy missing exercises to work/ and open JupyterLab; arguments go to it; `lab --reset 04`
+           instead makes a fresh copy of chapter 04's and keeps yours beside it
+  check    check your exercises in work/, all or `04` or `4.2`
+  progress what is done, and which parts of the model are yours
+  mutants  how many wrong solutions the checks reject
   gpu      run the GPU tests with the Python that started go.py, installing nothing; arguments go
            to pytest; then, after `--bench [arguments]`, `minim1 bench`; after `--train
            [arguments]`, train the preset small
@@ -178,10 +182,12 @@ def main(arguments):
     prepare()
     if verb == "test":
         return call([PYTHON, "-m", "pytest", "-q", *rest], cwd=ROOT, env=environment())
+    if verb == "mutants":
+        return call([PYTHON, "-m", "tests.mutants", *rest], cwd=ROOT, env=environment())
     if verb == "lab":
-        if not any(ROOT.glob("chapters/*.ipynb")):
-            say("chapters/ holds no notebooks yet: JupyterLab opens on the repository.")
-        return call([PYTHON, "-m", "jupyterlab", *rest], cwd=ROOT, env=environment())
+        ours = any(word.startswith("--reset") for word in rest)  # else all of it is JupyterLab's
+        command = [PYTHON, "-m", "minim1", "lab", *([] if ours else ["--"]), *rest]
+        return call(command, cwd=ROOT, env=environment())
     # in the user's folder, since the paths among the arguments are relative to it
     return call([PYTHON, "-m", "minim1", verb, *rest], env=environment())
 

@@ -13,16 +13,17 @@ from minim1.report.bench import command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0, 2 for a user's mistake (one sentence on stderr), 130 after Ctrl-C."""
+    """Run a verb; returns the exit code: 0, or what the verb says; 2 for a user's mistake (one sentence on stderr), 130
+    after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a console that cannot show a character shows ? for it
     try:
         arguments = parser().parse_args(argv)
-        arguments.function(arguments)
+        code = arguments.function(arguments)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except Interrupted as stop:
         again = shlex.join(argv if "--resume" in argv else [*argv, "--resume"])
         print(f"minim1: {stop}; go on with: python3 go.py {again}", file=sys.stderr)
@@ -98,11 +99,20 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("doctor", help="what this machine has, and what to expect")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(function=_doctor)
+
+    from minim1.course.command import add_verbs  # the course stands on the core, which knows it here only
+
+    add_verbs(verbs)
     return top
 
 
 def _run_argument(verb) -> None:
     verb.add_argument("run", nargs="?", default="shipped", help="run folder; default: the model in the package")
+    _parts_argument(verb)
+
+
+def _parts_argument(verb) -> None:
+    verb.add_argument("--parts", metavar="DIR", help="use every part that the notebooks in DIR define, such as work/")
 
 
 def _training(verb, stages: tuple[str, ...]) -> None:
@@ -114,7 +124,9 @@ def _training(verb, stages: tuple[str, ...]) -> None:
     verb.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     verb.add_argument("--workers", type=int, metavar="N", help="processes that share the rows; default: one per core")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    verb.add_argument("--part", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help="use your own part")
+    _parts_argument(verb)
+    verb.add_argument("--part", action="append", default=[], metavar="NAME=MODULE:FUNCTION",
+                      help="use your own part; also NAME=NOTEBOOK.ipynb:FUNCTION")
     verb.add_argument("--quiet", action="store_true", help="no progress, no samples")
     verb.add_argument("--json", action="store_true", help="the report card as JSON on stdout")
     verb.add_argument("--bf16", action="store_true", help="autocast to bfloat16; weights and LM head stay fp32")
@@ -169,6 +181,7 @@ def _train(arguments) -> None:
 def _job(arguments, device: str):
     """The job that the command line describes."""
     from minim1.config import M1Config
+    from minim1.parts import Parts
     from minim1.train import pipeline
     from minim1.train.checkpoint import find_run
     from minim1.train.recipes import recipe
@@ -188,7 +201,7 @@ def _job(arguments, device: str):
         chosen = dataclasses.replace(
             chosen, policy_loss=arguments.loss, rl=dataclasses.replace(chosen.rl, **families)
         )
-    parts = []
+    parts = [] if arguments.parts is None else list(_learners_own(arguments.parts, Parts, arguments.quiet).items())
     if arguments.part and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # the installed command's path lacks it; workers inherit the path
     for text in arguments.part:
@@ -228,10 +241,25 @@ def _check_out(job, arguments) -> None:
         raise UserError(f"{out} holds no run to resume; leave --resume out to start one")
 
 
-def _load(run: str):
+def _load(arguments):
+    from minim1.model.parts import ModelParts
+    from minim1.parts import find_part
     from minim1.train.checkpoint import load
 
-    return load(run)
+    own = {} if arguments.parts is None else _learners_own(arguments.parts, ModelParts)
+    return load(arguments.run, parts=ModelParts(**{field: find_part(field, where) for field, where in own.items()}))
+
+
+def _learners_own(folder: str, kind: type, quiet: bool = False) -> dict[str, str]:
+    """The learner's parts of a kind, as `--part` would name them; says which, since silence could mean none."""
+    from minim1.parts import learners_own
+
+    known = {field.name for field in dataclasses.fields(kind)}
+    own = {field: where for field, where in learners_own(folder).items() if field in known}
+    if not quiet:
+        said = ", ".join(f"{field} from {where.rpartition(':')[0]}" for field, where in own.items())
+        print(f"minim1: yours in {folder}: {said or 'none yet'}; all other parts are the package's.", file=sys.stderr)
+    return own
 
 
 def _eval(arguments) -> None:
@@ -246,7 +274,7 @@ def _eval(arguments) -> None:
         get_task(family)
     if arguments.problems < 1:
         raise UserError(f"--problems is {arguments.problems}; it must be at least 1")
-    model, tokenizer, _ = _load(arguments.run)
+    model, tokenizer, _ = _load(arguments)
     sampling = task_sampling(
         tokenizer, max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature,
         thinking_budget=arguments.budget,
@@ -270,7 +298,7 @@ def _eval(arguments) -> None:
 def _chat(arguments) -> None:
     from minim1 import chat
 
-    model, tokenizer, _ = _load(arguments.run)
+    model, tokenizer, _ = _load(arguments)
     settings = chat.Settings(arguments.temperature, arguments.max_new_tokens, not arguments.no_think, arguments.budget,
                              arguments.seed)
     if arguments.prompt is None:

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing import connection
 
 import torch
@@ -84,11 +85,11 @@ def default_count(device: torch.device) -> int:
     return max(1, min(cores, 4))
 
 
-def run(count: int, function: Callable, *args):
+def run(count: int, function: Callable, *args, timeout: float = 1800):
     """Call `function(workers, *args)` in `count` workers and return what worker 0, this process, returns.
 
     The other workers are processes of their own with one thread each. `function` must be importable (a
-    module-level function) and `args` picklable.
+    module-level function) and `args` picklable. `timeout`: seconds that one waits for another before it fails.
     """
     if count == 1:
         return function(Workers(), *args)
@@ -96,12 +97,12 @@ def run(count: int, function: Callable, *args):
     with tempfile.TemporaryDirectory() as folder:
         context = mp.get_context("spawn")
         others = [
-            context.Process(target=_worker, args=(rank, count, folder, function, args), daemon=True)
+            context.Process(target=_worker, args=(rank, count, folder, timeout, function, args), daemon=True)
             for rank in range(1, count)
         ]
-        _start(others)
+        start(others)
         try:
-            _meet(0, count, folder)
+            _meet(0, count, folder, timeout)
             return function(Workers(0, count), *args)
         except BaseException as error:
             if lost := isinstance(error, RuntimeError):  # perhaps a closed connection: let a failing worker end
@@ -127,8 +128,8 @@ def run(count: int, function: Callable, *args):
                     process.terminate()
 
 
-def _start(processes) -> None:
-    """Start processes that ignore Ctrl-C from their first moment on: worker 0 decides when to stop."""
+def start(processes) -> None:
+    """Start processes that ignore Ctrl-C from their first moment on: the one that starts them decides when to stop."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
@@ -139,15 +140,16 @@ def _start(processes) -> None:
             signal.signal(signal.SIGINT, previous)
 
 
-def _meet(rank: int, count: int, folder: str) -> None:
+def _meet(rank: int, count: int, folder: str, timeout: float) -> None:
     torch.set_num_threads(1)
     meeting = f"file:///{os.path.join(folder, 'meeting').lstrip('/')}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    wait = timedelta(seconds=timeout)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=wait)
 
 
-def _worker(rank: int, count: int, folder: str, function: Callable, args: tuple) -> None:
+def _worker(rank: int, count: int, folder: str, timeout: float, function: Callable, args: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _meet(rank, count, folder)
+    _meet(rank, count, folder, timeout)
     try:
         function(Workers(rank, count), *args)
     except UserError as mistake:

@@ -1,5 +1,7 @@
 """Shared by all tests: one torch thread, and a tokenizer, model, text and recipe so small that training takes a second."""
 
+import json
+
 import pytest
 import torch
 
@@ -49,6 +51,20 @@ def make_model():
         return MiniM1(tiny_config(**fields), *([] if parts is None else [parts]), seed=seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_notebook():
+    """write_notebook(path, *cells): code cells, or markdown where a cell starts with "# "; returns the path."""
+
+    def write(path, *cells):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kinds = ["markdown" if cell.startswith("# ") else "code" for cell in cells]
+        content = [{"cell_type": kind, "metadata": {}, "source": cell.splitlines(keepends=True)} for kind, cell in zip(kinds, cells)]
+        path.write_text(json.dumps({"cells": content, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture

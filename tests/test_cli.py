@@ -82,6 +82,10 @@ def tiny(corpus, out, *more):
     (["train", "--part", "policy_loss=.relative:f"], ".relative:f"),
     (["train", "--part", "policy_loss=:f"], "policy_loss"),
     (["train", "--part", "policy_loss=math:pi"], ["math:pi", "function"]),
+    (["train", "--part", "lightning=nowhere.ipynb:lightning"], "nowhere.ipynb"),
+    (["train", "--parts", "/nowhere/work"], ["/nowhere/work", "go.py lab"]),
+    (["eval", "--parts", "/nowhere/work"], ["/nowhere/work", "go.py lab"]),
+    (["chat", "--parts", "/nowhere/work"], ["/nowhere/work", "go.py lab"]),
     (["train", "--config", "/nowhere/config.json"], "/nowhere/config.json"),
     (["train", "--corpus", "/nowhere/text"], "/nowhere/text"),
     (["sft", "--from", "/nowhere/run"], "/nowhere/run"),
@@ -213,6 +217,11 @@ def test_nan_in_the_loss(refused, tmp_path, corpus_folder, monkeypatch):
     refused(*tiny(corpus_folder, tmp_path / "run", "--quiet", "--part", "lm_loss=poison:lm_loss"), says=["step", "finite"])
 
 
+def test_a_verb_may_choose_its_exit_code(monkeypatch):
+    monkeypatch.setattr(cli, "_doctor", lambda arguments: 1)
+    assert cli.main(["doctor"]) == 1
+
+
 def test_programming_errors_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_doctor", lambda arguments: {}["a bug"])
     with pytest.raises(KeyError, match="a bug"):
@@ -321,6 +330,70 @@ def test_own_parts_from_the_current_folder(call, tmp_path, corpus_folder, monkey
     assert RunFolder(tmp_path / "run" / "pretrain").settings["parts"] == {"lm_loss": "my_loss:mine"}
 
 
+LIGHTNING = """\
+import os
+import minim1
+used = []
+def lightning(q, k, v, slopes, *, state=None, document_ids=None):
+    used.append(os.getpid())
+    return minim1.lightning_attention(q, k, v, slopes, state=state, document_ids=document_ids)"""
+
+
+@pytest.fixture
+def work(write_notebook, tmp_path, monkeypatch):
+    """We are in a folder whose work/ defines two parts; router is still a stub."""
+    monkeypatch.chdir(tmp_path)
+    loss = "from minim1 import next_token_loss\ndef lm_loss(*args, **totals):\n    return next_token_loss(*args, **totals)"
+    write_notebook(tmp_path / "work" / "04_x.ipynb", LIGHTNING, loss, "def router(*args):\n    raise NotImplementedError('exercise 6.1')")
+    return tmp_path / "work"
+
+
+def test_parts_of_the_learners_notebooks(call, refused, work, corpus_folder, write_notebook):
+    """They are said, recorded and resumed with; what the notebooks say no more is refused."""
+    first = ["pretrain", "--preset", "tiny", "--corpus", corpus_folder, "--out", "run", "--workers", 1, "--steps", 2]
+    code, _, err = call(*first, "--parts", "work/")
+    assert code == 0 and "yours in work/: lightning from work/04_x.ipynb, lm_loss from work/04_x.ipynb; all other parts" in err
+    recorded = {"lightning": "work/04_x.ipynb:lightning", "lm_loss": "work/04_x.ipynb:lm_loss"}
+    assert RunFolder(work.parent / "run" / "pretrain").settings["parts"] == recorded
+    code, _, err = call(*first, "--parts", "work", "--resume", "--quiet")
+    assert (code, err) == (0, "")
+    refused(*first, "--resume", "--quiet", says=["parts.lightning", "work/04_x.ipynb"])
+    write_notebook(work / "04_x.ipynb", LIGHTNING.replace("used.append", "used.append("))
+    refused(*first, "--parts", "work", "--resume", says="cell 1 does not parse")
+
+
+def test_a_single_part_goes_before_the_folders(work):
+    arguments = cli.parser().parse_args(["train", "--preset", "tiny", "--parts", "work", "--part", "lm_loss=minim1:next_token_loss"])
+    assert dict(cli._job(arguments, "cpu").parts) == {"lightning": "work/04_x.ipynb:lightning", "lm_loss": "minim1:next_token_loss"}
+
+
+def test_the_learners_parts_reach_the_other_workers(tmp_path, work, tiny_recipe):
+    """The job carries names, since functions of a notebook cannot be pickled."""
+    from minim1 import workers
+    from minim1.parts import learners_own
+    from minim1.train import pipeline
+
+    job = pipeline.Job(recipe=tiny_recipe, out=str(tmp_path / "run"), stages=("pretrain",), quiet=True,
+                       parts=tuple(learners_own("work").items()))
+    path = work / "04_x.ipynb"
+    path.write_text(path.read_text().replace("used.append(os.getpid())", "open(f'worker-{os.getpid()}', 'w').close()"))
+    workers.run(2, pipeline.run, job)
+    assert len(list(tmp_path.glob("worker-*"))) == 2
+
+
+@pytest.mark.parametrize("argv", [["chat", "--prompt", "⟨add⟩1+2=", "--max-new-tokens", 4, "--seed", 1],
+                                  ["eval", "--families", "add", "--problems", 2, "--max-new-tokens", 4]])
+def test_a_model_talks_with_the_learners_parts(argv, call, work, tiny_run):
+    """Only those of the network are named: nothing else is used here."""
+    path = work / "04_x.ipynb"
+    path.write_text(path.read_text().replace("used.append(os.getpid())", "open('was used', 'w').close()"))
+    code, out, err = call(argv[0], tiny_run, *argv[1:], "--parts", "work/")
+    assert code == 0 and err == "minim1: yours in work/: lightning from work/04_x.ipynb; all other parts are the package's.\n"
+    assert (work.parent / "was used").exists() and call(argv[0], tiny_run, *argv[1:]) == (0, out, "")
+    path.unlink()
+    assert "yours in work/: none yet" in call(argv[0], tiny_run, *argv[1:], "--parts", "work/")[2]
+
+
 def test_eval(call, tiny_run):
     code, out, err = call("eval", tiny_run, "--problems", 3, "--max-new-tokens", 6, "--families", "pair", "add", "--json")
     result = json.loads(out)
@@ -402,7 +475,8 @@ def test_report(call, a_run):
     assert code == 0 and json.loads(out) == json.loads((a_run / "report.json").read_text())
 
 
-@pytest.mark.parametrize("verb", [[], ["train"], ["pretrain"], ["sft"], ["rl"], ["eval"], ["chat"], ["count"], ["doctor"], ["report"]])
+@pytest.mark.parametrize("verb", [[], ["train"], ["pretrain"], ["sft"], ["rl"], ["eval"], ["chat"], ["count"], ["doctor"], ["report"],
+                                  ["check"], ["progress"], ["lab"], ["build"], ["classroom"]])
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*verb, "--help"])

@@ -102,7 +102,7 @@ def test_usage_lists_the_verbs_and_installs_nothing(go, machine, capsys):
     for arguments in ([], ["--help"], ["-h"], ["help"]):
         assert go.main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(f"  {verb} " in text for verb in ("train", "test", "lab", "gpu"))
+        assert all(f"  {verb} " in text for verb in ("train", "test", "lab", "check", "progress", "mutants", "gpu"))
     assert machine.calls == []
 
 
@@ -125,24 +125,34 @@ def test_other_verbs_go_to_minim1_in_the_users_folder(go, machine, arguments):
     assert options.get("cwd") is None and "stdout" not in options
 
 
-def test_lab_opens_the_root_and_says_when_there_are_no_chapters(go, machine, capsys):
+@pytest.mark.parametrize("given, passed_on", [
+    ([], ["--"]),
+    (["--no-browser", "work"], ["--", "--no-browser", "work"]),  # all of it is JupyterLab's
+    (["--reset", "04"], ["--reset", "04"]),
+    (["--reset=04"], ["--reset=04"]),
+])
+def test_lab_is_the_commands_verb_in_the_root(go, machine, given, passed_on):
     installed(go, machine)
-    assert go.main(["lab", "--no-browser"]) == 0
+    assert go.main(["lab", *given]) == 0
     [(_, command, options)] = machine.calls
-    assert command == [str(go.PYTHON), "-m", "jupyterlab", "--no-browser"]
+    assert command == [str(go.PYTHON), "-m", "minim1", "lab", *passed_on]
     assert options["cwd"] == go.ROOT
-    assert "chapters/ holds no notebooks yet" in capsys.readouterr().err
-    (go.ROOT / "chapters").mkdir()
-    (go.ROOT / "chapters" / "01_start.ipynb").touch()
-    go.main(["lab"])
-    assert capsys.readouterr().err == ""
+
+
+def test_mutants_run_in_the_root_with_the_venvs_python(go, machine):
+    installed(go, machine)
+    machine.codes["tests.mutants"] = 2
+    assert go.main(["mutants", "--json", "4.2"]) == 2
+    [(_, command, options)] = machine.calls
+    assert command == [str(go.PYTHON), "-m", "tests.mutants", "--json", "4.2"]
+    assert options["cwd"] == go.ROOT and "stdout" not in options
 
 
 def test_waiting_threads_sleep_unless_the_user_chose(go, machine, monkeypatch):
     installed(go, machine)
-    for verb in ("test", "lab", "train"):
+    for verb in ("test", "lab", "train", "mutants"):  # kernels inherit it from the lab
         go.main([verb])
-    assert [options["env"]["OMP_WAIT_POLICY"] for *_, options in machine.calls] == ["PASSIVE"] * 3
+    assert [options["env"]["OMP_WAIT_POLICY"] for *_, options in machine.calls] == ["PASSIVE"] * 4
     assert machine.calls[0][2]["env"]["PATH"] == os.environ["PATH"]
     assert "OMP_WAIT_POLICY" not in os.environ
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")

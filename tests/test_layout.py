@@ -19,12 +19,15 @@ KERNELS = "model.triton_kernel"  # the one module that is nothing without Triton
 LEVELS = [
     {"errors"}, {"config"},
     {"model"}, {"data", "tasks"},
-    {"workers", "generate"},
+    {"workers", "generate", "learner"},
     {"train.losses", "train.schedule"},  # pure functions, the defaults of parts
     {"evaluate", "chat", "parts"},
-    {"train"}, {"report", "doctor"}, {"cli"}, {"__main__"},
+    {"train"}, {"report", "doctor"}, {"course"}, {"cli"}, {"__main__"},
 ]
-DEFERRED = {("tasks.rewards", "tasks")}  # inside a function: the default reward looks its families up
+# Inside a function: the default reward looks its families up, `check` its exercise.
+DEFERRED = {("tasks.rewards", "tasks"), ("course.checking", "course.checks")}
+# They read what the user set: the command, MINIM1_SCALE; the others hand their environment to processes they start.
+READ_THE_ENVIRONMENT = {"cli", "course.scale", "course.notebooks", "course.safe_kernel"}
 
 
 def modules():
@@ -33,8 +36,7 @@ def modules():
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name.split(".")[0] not in ("course", "interop"):
-            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
     return found
 
 
@@ -150,9 +152,22 @@ def test_tasks_and_config_work_without_torch():
                 assert not outside & {"torch", "numpy"}, f"{name} reaches {module}, which imports {outside}"
 
 
+def test_the_core_does_not_know_the_course():
+    """But for the command, which imports it inside a function."""
+    know = {name for name in MODULES if name.split(".")[0] != "course"
+            and any(other.split(".")[0] == "course" for other in inside(MODULES[name]))}
+    assert know == {"cli"}
+    assert "course.command" not in reached("cli")
+
+
+def test_the_command_starts_without_torch_and_the_checks():
+    code = "import sys; from minim1.cli import parser; parser(); print(sorted({'torch', 'numpy', 'nbformat'} & sys.modules.keys()))"
+    assert in_a_new_interpreter(code).strip() == "[]"
+
+
 def test_only_the_command_reads_the_environment_or_its_arguments():
     for name, tree in MODULES.items():
-        if name in ("cli",):
+        if name in READ_THE_ENVIRONMENT:
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):

@@ -10,7 +10,9 @@ import contextlib
 import inspect
 import io
 import math
+import os
 import re
+import tempfile
 import traceback
 import warnings
 import zlib
@@ -73,7 +75,8 @@ class Result:
         lines = [head + (f" ({self.layer})" if self.layer else "") + place, *map(str, self.rows)]
         if self.said:
             lines.append(f"  Note: it wrote to stderr or warned: {self.said}")
-        lines.append(f"  {self.sentence}" if self.sentence else "  A hand-in is graded on more cases of the same kind.")
+        if self.sentence:
+            lines.append(f"  {self.sentence}")
         return "\n".join(lines)
 
 
@@ -229,8 +232,7 @@ class Probe:
             return _Stop("", "", status="not started")
         if blank:
             return _Stop("type", f"{self._name} calls the function of exercise {blank[1]}, which is not written yet: solve that first.")
-        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items() if isinstance(x, Tensor))
-        called = f", when called with {shapes}" if shapes else ""
+        called = ", when called with " + ", ".join(f"{name} {_shown(x)}" for name, x in given.items()) if given else ""
         return _Stop("type", f"{self._name} raised {type(error).__name__}: {_first_line(error)}{_line_of(error)}{called}.")
 
 
@@ -239,8 +241,8 @@ def run_check(exercise: Exercise, function: Any, seeds: Sequence[int] = (0,)) ->
     where = place(function)
     if not callable(function):
         return Result(exercise, "wrong", f"{exercise.name} is {_kind(function)}, expected a function.", "type", where=where)
-    rows, said = [], io.StringIO()
-    with contextlib.redirect_stderr(said), warnings.catch_warnings(record=True) as caught, torch.enable_grad():
+    rows = []
+    with _stderr() as said, warnings.catch_warnings(record=True) as caught, torch.enable_grad():
         warnings.simplefilter("always")
         try:
             for seed in seeds:
@@ -251,6 +253,21 @@ def run_check(exercise: Exercise, function: Any, seeds: Sequence[int] = (0,)) ->
             verdict = {"status": stop.status, "sentence": stop.sentence, "layer": stop.layer}
     words = [str(entry.message) for entry in caught] + said.getvalue().splitlines()
     return Result(exercise, rows=tuple(rows), where=where, said=words[0][:200] if words else "", **verdict)
+
+
+@contextlib.contextmanager
+def _stderr():
+    """Collect what goes to stderr, from Python or from beneath it: notebooks also watch descriptor 2."""
+    with contextlib.redirect_stderr(io.StringIO()) as said, tempfile.TemporaryFile() as beneath:
+        kept = os.dup(2)
+        os.dup2(beneath.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            beneath.seek(0)
+            said.write(beneath.read().decode(errors="replace"))
 
 
 def check(exercise_id: str, function: Any = None, *, strict: bool = False, seeds: Sequence[int] = (0,)) -> None:
@@ -270,7 +287,12 @@ def check(exercise_id: str, function: Any = None, *, strict: bool = False, seeds
         return
     if strict and result.status != "passed":
         raise CheckFailed(f"{exercise_id} {result.exercise.name}: {result.sentence or result.status}")
-    print(f"✓ {exercise_id} {result.exercise.name}: passed with seeds {', '.join(map(str, seeds))}" if strict else result)
+    if strict:
+        print(f"✓ {exercise_id} {result.exercise.name}: passed with seeds {', '.join(map(str, seeds))}")
+        return
+    print(result)
+    if result.status == "passed":
+        print(f"  More cases: `python3 go.py check {exercise_id}`, once the notebook is saved.")
 
 
 def yours_or_ours(exercise_id: str, function: Any) -> Callable:
@@ -347,6 +369,13 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"one tensor of shape {tuple(value.shape)}"
     return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
+
+
+def _shown(value: Any) -> str:
+    """An argument in words: tensors, also those in tuples and lists, by their shape."""
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_shown, value))})"
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else str(value)
 
 
 def _dtype(dtype: torch.dtype) -> str:

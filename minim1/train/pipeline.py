@@ -5,7 +5,6 @@ A run's folder holds `tokenizer.json` and a run folder for each stage, `pretrain
 """
 
 import dataclasses
-import importlib
 import json
 import time
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from minim1.errors import UserError
 from minim1.evaluate import answer, bits_per_byte, evaluate, heldout_problems, task_sampling
 from minim1.generate import Sampling, generate
 from minim1.model.decoder import MiniM1
-from minim1.parts import Parts
+from minim1.parts import Parts, find_part
 from minim1.tasks import SYMBOLS, get_task
 from minim1.train.batches import Batches
 from minim1.train.checkpoint import (
@@ -35,7 +34,7 @@ from minim1.workers import Workers, keep_memory
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know; `parts` are pairs (field, "module:function")."""
+    """What a worker needs to know; `parts` are pairs (field, "module:function" or "notebook.ipynb:function")."""
 
     recipe: Recipe
     out: str
@@ -109,20 +108,8 @@ def _refuse_difference(folder: Path, saved, asked, where: str = "") -> None:
 
 def resolve_parts(job: Job) -> Parts:
     """The parts of a job: the recipe's policy loss, then the replacements asked for."""
-    chosen = {"policy_loss": policy_loss(job.recipe.policy_loss)}
-    for field, where in job.parts:
-        if field not in {f.name for f in dataclasses.fields(Parts)}:
-            known = ", ".join(f.name for f in dataclasses.fields(Parts))
-            raise UserError(f"unknown part {field!r}; choose one of {known}")
-        module, _, function = where.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise UserError(f"part {field}={where!r} was not found ({error}); expected module:function") from None
-        if not callable(found):
-            raise UserError(f"part {field}={where!r} is a {type(found).__name__}; expected a function")
-        chosen[field] = (found,) if field == "rewards" else found
-    return Parts(**chosen)
+    asked = {field: find_part(field, where) for field, where in job.parts}
+    return Parts(**({"policy_loss": policy_loss(job.recipe.policy_loss)} | asked))
 
 
 def prepare_text(workers: Workers, job: Job) -> Text:

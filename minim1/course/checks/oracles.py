@@ -27,8 +27,13 @@ def since_start(slopes: Tensor, length: int) -> Tensor:
 
 def intra(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> Tensor:
     """o_i = sum over j <= i of exp(-s (i - j)) (q_i . k_j) v_j. (B, T, H, D) x 3, (H,) -> (B, T, H, D_v)."""
+    return pairs(q, k, v, pair_weights(slopes, q.shape[1]))
+
+
+def pairs(q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> Tensor:
+    """o_i = sum over all j of w_ij (q_i . k_j) v_j, with weights (H, T, T), right or wrong ones."""
     q, k, v = double(q, k, v)
-    return torch.einsum("bihd,bjhd,hij,bjhe->bihe", q, k, pair_weights(slopes, q.shape[1]), v)
+    return torch.einsum("bihd,bjhd,hij,bjhe->bihe", q, k, weights, v)
 
 
 def inter(q: Tensor, state: Tensor, slopes: Tensor) -> Tensor:
@@ -87,3 +92,15 @@ def packed(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor | None
         rows.append(out)
         ends.append(end)
     return torch.cat(rows), torch.cat(ends)
+
+
+def slopes(num_heads: int, layer: int, num_layers: int) -> Tensor:
+    """2^(-8h/H) (1 - l/(L-1) + 1e-5), h = 1..H, for a power of two H; factor 1 + 1e-5 for one layer. (H,)."""
+    factor = (1 - layer / (num_layers - 1) if num_layers > 1 else 1) + 1e-5
+    heads = torch.arange(1, num_heads + 1, dtype=torch.float64)
+    return torch.exp2(-8 * heads / num_heads) * factor
+
+
+def half_life(slopes: Tensor, fraction: float = 0.5) -> Tensor:
+    """Tokens until exp(-s t) = fraction; slopes above 0. (H,) -> (H,)."""
+    return torch.tensor(fraction, dtype=torch.float64).log() / -slopes.double()
