@@ -133,11 +133,17 @@ class Probe:
                                         f"needs the old values: compute a new tensor instead.")
         return value
 
-    def pair(self, value: Any, names: Sequence[str]) -> Sequence[Any]:
-        """The value as a tuple of as many entries as there are names."""
+    def pair(self, value: Any, names: Sequence[str], shapes: Sequence[Sequence[int]] = ()) -> Sequence[Any]:
+        """The value as a tuple of as many entries as there are names; with `shapes`, told when two have changed places."""
         wanted = ", ".join(names)
         if not isinstance(value, (tuple, list)) or len(value) != len(names):
             raise _Stop("type", f"{self._name} returned {_kind(value)}; expected ({wanted}): end with `return {wanted}`.")
+        for name, entry in zip(names, value):
+            if entry is None:
+                raise _Stop("type", f"{self._name} returned None in the place of `{name}`; end with `return {wanted}`.")
+        got, shapes = [tuple(getattr(entry, "shape", ())) for entry in value], [tuple(shape) for shape in shapes]
+        if shapes and got != shapes and got == shapes[::-1]:
+            raise _Stop("type", f"The results have changed places: end with `return {wanted}`.")
         return value
 
     # Comparisons
@@ -146,8 +152,7 @@ class Probe:
                axes: str | None = None) -> Tensor:
         """Type, shape, dtype and finiteness of a value."""
         if not isinstance(value, Tensor):
-            hint = ": does the function end with `return`?" if value is None else ": return a torch.Tensor."
-            raise _Stop("type", f"The {name} is {_kind(value)}, expected a tensor of shape {tuple(shape)}{hint}")
+            raise _Stop("type", f"The {name} is {_kind(value)}, expected a tensor of shape {tuple(shape)}: {_to_tensor(value)}")
         if tuple(value.shape) != tuple(shape):
             raise _Stop("shape", describe_shape(name, tuple(value.shape), tuple(shape), axes))
         if dtype is not None and value.dtype != dtype:
@@ -359,6 +364,15 @@ def _parameters(function: Callable) -> list[str]:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []
+
+
+def _to_tensor(value: Any) -> str:
+    """What to do about a value that should be a tensor."""
+    if value is None:
+        return "does the function end with `return`?"
+    if isinstance(value, (tuple, list)) and value and all(isinstance(entry, Tensor) for entry in value):
+        return "return one tensor; torch.stack or torch.cat makes one of several."
+    return "return a torch.Tensor."
 
 
 def _kind(value: Any) -> str:

@@ -3,8 +3,8 @@
     python3 go.py classroom ../course                       every chapter that has exercises
     python3 go.py classroom ../course --chapters 04 --private ../hidden
 
-The folder gets `nbgrader_config.py` and, for each chapter, `source/04_lightning_attention/04_lightning_attention.ipynb`:
-the notebook of solutions/ with its tests, one assignment a chapter. All else is nbgrader's; solutions/README.md says how.
+The folder gets `nbgrader_config.py` and, for each chapter, an assignment with the notebook of solutions/ and its tests:
+`source/04_lightning_attention/04_lightning_attention.ipynb`. All else is nbgrader's; solutions/README.md says how.
 
 nbgrader gives a graded cell no points when something reaches its stderr, and all its points when nothing is raised. So
 hidden tests import `check` afresh, in case a hand-in has a `check` of its own, and the settings end endless loops.
@@ -71,6 +71,8 @@ def make(folder: Path, chapters: list[str] | None = None, private: Path | None =
         if place.resolve().is_relative_to(root()):
             raise UserError(f"{place} lies inside of the repository, where names, grades and hidden tests could get "
                             "published; choose a folder outside of it, such as ../course")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a folder, new or made by this verb")
     paths = _solutions(chapters)
     tests = {} if private is None else private_tests(private)
     files = {folder / "nbgrader_config.py": CONFIG}
@@ -90,7 +92,7 @@ def make(folder: Path, chapters: list[str] | None = None, private: Path | None =
 def _solutions(chapters: list[str] | None) -> list[Path]:
     found = {path.stem[:2]: path for path in sorted((root() / "solutions").glob("[0-9][0-9]_*.ipynb"))}
     if not found:
-        raise UserError(f"{root()} has no solutions/, from which a course is made; start go.py in a clone of the repository")
+        raise UserError(f"{root()} has no solutions/ to make a course of; start go.py in a clone of the repository")
     for chapter in chapters or ():
         if chapter not in found:
             raise UserError(f"chapter {chapter!r} has no exercises; choose among {', '.join(found)}")
@@ -108,16 +110,15 @@ def private_tests(folder: Path) -> dict[str, str]:
         raise UserError(f"{folder} is no folder; expected one with hidden tests in files such as 4.2.py")
     found = {}
     for file in sorted(folder.glob("*.py")):
-        text = file.read_text(encoding="utf-8")
         if file.stem not in EXERCISES:
             raise UserError(f"{file} belongs to no exercise; name it after one of {', '.join(EXERCISES)}")
         try:
-            ast.parse(text)
-        except SyntaxError as error:
-            raise UserError(f"{file}, line {error.lineno}, is not Python ({error.msg}); mend it") from None
+            ast.parse(text := file.read_text(encoding="utf-8"), file.name)
+        except (SyntaxError, ValueError) as error:  # ValueError: not even text
+            raise UserError(f"{file} is not Python ({error}); mend it") from None
         if "HIDDEN TESTS" in text:
-            raise UserError(f"{file} has a line with HIDDEN TESTS in it, which nbgrader would take for the region's edge; "
-                            "leave the line out")
+            raise UserError(f"{file} has a line with HIDDEN TESTS in it, which nbgrader would take for the end of the "
+                            "region; leave the line out")
         found[file.stem] = text.strip()
     return found
 
@@ -158,7 +159,7 @@ def configure(c) -> None:
             return super().preprocess_cell(cell, resources, cell_index)
 
     class Copies(DeduplicateIds):
-        """Of a copied cell the last copy counts; nbgrader's empty metadata on the others would end it for all students."""
+        """Of a copied cell the last copy counts; nbgrader's empty metadata on the others would stop the whole class."""
 
         def preprocess_cell(self, cell, resources, cell_index):
             self._drop_broken(cell)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # of the largest value
 DIGITS = 7  # length of the bar: digits in which two values agree
-AXES = {4: "BTHD", 3: "BTD", 2: "TD", 1: "H"}
-AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "column", "E": "column"}
+AXES = {4: "BTHE", 3: "BTE", 2: "TE", 1: "H"}  # E stands for D_v, as in the state, BHDE
+AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "row", "E": "column"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def describe_difference(value: Tensor, expected: Tensor, axes: str | None = None
     if (x - factor * y).abs().max() <= limit * max(1.0, abs(factor)):
         if abs(factor + 1) < 1e-3:
             return "its sign is wrong everywhere."
-        return f"it is {factor:.4g} times the expected value everywhere."
+        times = f"{factor:.4g}" if abs(factor - 1) >= 1e-3 else f"1 {'+' if factor > 1 else '-'} {abs(factor - 1):.1e}"
+        return f"it is {times} times the expected value everywhere."
     if y.ndim >= 2 and y.shape[-1] == y.shape[-2] and (x.mT - y).abs().max() <= limit:
         return "its last two axes are swapped."
     difference = torch.where(x == y, 0.0, (x - y).abs()).nan_to_num(nan=math.inf)
@@ -91,7 +92,7 @@ def _where_wrong(wrong: Tensor, axes: str) -> str:
 def describe_shape(name: str, got: tuple, wanted: tuple, axes: str | None = None) -> str:
     """What to say of a shape that is not the wanted one."""
     axes = axes or AXES.get(len(wanted), "")
-    letters = f" = ({', '.join(axes)})" if len(axes) == len(wanted) and axes else ""
+    letters = f" = ({', '.join(axes).replace('E', 'D_v')})" if len(axes) == len(wanted) and axes else ""
     moved = [axis for axis, (a, b) in enumerate(zip(got, wanted)) if a != b]
     if len(got) != len(wanted):
         hint = f"it has {len(got)} axes instead of {len(wanted)}: look for a missing or extra unsqueeze, squeeze or sum."

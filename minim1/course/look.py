@@ -1,26 +1,11 @@
-"""How does it look? One palette in which a colour means one thing, one plotly template, and `show(fig, alt)`.
-
-The colours are Okabe and Ito's, which people with any common kind of colour blindness tell apart. They are never
-the only difference: `style` gives each meaning its own dashes and marker too, so that a figure can be read in grey.
-"""
+"""How does it look? One plotly template, a style for every meaning, and `show(fig, alt)`."""
 
 import functools
 import json
 
 from minim1.errors import UserError
+from minim1.report.palette import COLOURS, INKS
 
-_INKS = {  # meaning -> colour, dashes, marker
-    "lightning": ("#0072B2", "solid", "circle"),  # blue
-    "softmax": ("#D55E00", "dash", "square"),  # vermilion
-    "expert": ("#009E73", "dot", "diamond"),  # green
-    "reward": ("#E69F00", "dashdot", "star"),  # orange
-    "clipped": ("#CC79A7", "longdash", "x"),  # purple
-    "thinking": ("#56B4E9", "longdashdot", "triangle-up"),  # sky blue
-    "highlight": ("#F0E442", "solid", "circle"),  # yellow: an area behind something, never a line
-    "text": ("#222222", "solid", "circle"),
-    "grey": ("#767676", "dot", "circle-open"),  # what is there for comparison only
-}
-COLOURS = {meaning: colour for meaning, (colour, _, _) in _INKS.items()}
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 HEIGHT = 400  # pixels, unless a figure says otherwise; its width is that of the page
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -100,6 +85,6 @@ def show(fig, alt: str) -> None:
 
 
 def _ink(meaning: str) -> tuple[str, str, str]:
-    if meaning not in _INKS:
-        raise UserError(f"{meaning!r} has no colour; choose one of {', '.join(_INKS)}")
-    return _INKS[meaning]
+    if meaning not in INKS:
+        raise UserError(f"{meaning!r} has no colour; choose one of {', '.join(INKS)}")
+    return INKS[meaning]

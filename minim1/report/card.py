@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from minim1.errors import UserError
+from minim1.report.palette import COLOURS
 from minim1.train.checkpoint import RunFolder, read_json, write_json, write_whole
 from minim1.train.pipeline import one_line, stage_result
 from minim1.train.recipes import STAGES
 
 TITLES = {"pretrain": "base", "sft": "SFT", "rl": "RL"}
 CURVES = {"pretrain": ("loss",), "sft": ("loss",), "rl": ("reward", "thinking", "clipped_share", "entropy")}
-COLOURS = {"reward": "#0072B2", "thinking": "#D55E00", "loss": "#000000", "clipped": "#CC79A7"}  # Okabe-Ito
 PANELS = (  # title, y axis, x axis, lines of (stage, key, colour, dash)
     ("Pretraining (solid), SFT (dotted)", "loss, nats per token", "step",
-     (("pretrain", "loss", "loss", "solid"), ("sft", "loss", "loss", "dot"))),
+     (("pretrain", "loss", "text", "solid"), ("sft", "loss", "text", "dot"))),
     ("RL: reward", "mean reward", "rollout batch", (("rl", "reward", "reward", "solid"),)),
     ("RL: thinking length", "tokens", "rollout batch", (("rl", "thinking", "thinking", "solid"),)),
     ("RL: capped weights", "share of tokens", "rollout batch", (("rl", "clipped_share", "clipped", "solid"),)),

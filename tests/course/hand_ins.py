@@ -76,13 +76,13 @@ def cell_id(exercise_id: str, piece: str) -> str:
     return f"{exercise_id.replace('.', '-')}-{piece}"
 
 
-def solution(exercise_id: str) -> str:
-    """The cell of `solutions/` that solves an exercise."""
+def text(exercise_id: str, piece: str = "solution") -> str:
+    """A cell of an exercise in `solutions/`: its card, solution, check, hidden (tests), hints or why."""
     cells = _solutions(EXERCISES[exercise_id].chapter)["cells"]
-    return next(cell["source"] for cell in cells if cell["id"] == cell_id(exercise_id, "solution"))
+    return next(cell["source"] for cell in cells if cell["id"] == cell_id(exercise_id, piece))
 
 
-def hand_in(path: Path, chapter: str, answers: dict[str, str], *, solved: bool = True, other: dict | None = None) -> Path:
+def hand_in(path: Path, chapter: str, answers: dict[str, str], *, solved=True, other: dict | None = None) -> Path:
     """Write a learner's notebook: all other exercises solved, or blank; `answers` exercise id -> text of its cell.
 
     `other`: id of any cell -> text that the learner put there.
@@ -139,5 +139,5 @@ def hard_coded(chapter: str, folder: Path) -> dict[str, str]:
 
 def _wrapped(exercise_id: str, wrapper: str, **values) -> str:
     name = EXERCISES[exercise_id].name
-    right = re.sub(rf"\bdef {name}\(", f"def right_{name}(", solution(exercise_id))
+    right = re.sub(rf"\bdef {name}\(", f"def right_{name}(", text(exercise_id))
     return DIGEST + right + wrapper.format(name=name, **values)

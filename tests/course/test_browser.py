@@ -44,7 +44,7 @@ SAMPLE = (
     'display({"text/html": to_html(asked), "text/plain": to_text(asked)}, raw=True)',
 )
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks which
-ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
+ERROR = '.jp-OutputArea-output[data-mime-type*="application/vnd.jupyter."]:has-text("Traceback")'
 DRAWING = 'img[alt*="Lit up: lightning attention"]'
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page

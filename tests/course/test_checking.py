@@ -80,6 +80,8 @@ def test_a_blank_one_is_not_started():
     (early, "value", EARLY),
     (lambda x, s: None, "type", "is None"),
     (lambda x, s: (x, s), "type", "a tuple of 2"),
+    (lambda x, s: list(right(x, s)), "type", "torch.stack or torch.cat"),
+    (lambda x, s: right(x, s) * 1.0001, "value", "1 + 1.0e-04 times"),
     (lambda x, s: np.zeros(3), "type", "ndarray"),
     (lambda x, s: right(x, s).long(), "type", "int64"),
     (lambda x, s: right(x, s).transpose(1, 2), "shape", "axes 1 and 2 are swapped"),
@@ -217,3 +219,15 @@ def test_swapped_axes_of_a_state_are_named():
 def test_an_infinite_entry_among_finite_ones_is_described():
     said = describe_difference(torch.tensor([1.0, torch.inf, 9.0]), torch.tensor([1.0, torch.inf, 3.0]))
     assert "head 2" in said and "9, expected 3" in said
+
+
+def test_exchanged_and_missing_results_are_named():
+    def two(probe):
+        probe.pair(probe.call(), ("out", "state"), [(2, 5), (2, 3)])
+
+    exercise = Exercise("9.2", "two", "Two", two, lambda: right)
+    for function, words in ((lambda: (torch.ones(2, 3), torch.ones(2, 5)), "have changed places: end with `return out, state`"),
+                            (lambda: (torch.ones(2, 5), None), "None in the place of `state`"),
+                            (lambda: torch.ones(2, 5), "one tensor of shape (2, 5); expected (out, state)")):
+        assert words in run_check(exercise, function).sentence
+    assert run_check(exercise, lambda: (torch.ones(2, 5), torch.ones(2, 3))).status == "passed"

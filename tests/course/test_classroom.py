@@ -13,10 +13,9 @@ from tests.course import hand_ins
 
 from minim1.course import classroom
 from minim1.course.checks import EXERCISES, of_chapter
-from minim1.course.notebooks import CARD, read, root, to_text
+from minim1.course.notebooks import read, root, to_text
 from minim1.errors import UserError
 
-pytest.importorskip("nbgrader")
 NAMES = hand_ins.names()
 SHORT, LONG = min(NAMES), max(NAMES)  # each student hands in one chapter; every exercise: test_exercises.py
 PRIVATE = "check({id!r}, {name}, strict=True, seeds=(4711,))  # the teacher's own"
@@ -148,16 +147,14 @@ def test_a_source_that_the_teacher_changed_is_kept(course, tmp_path):
 def test_the_teachers_page_has_every_exercise_with_its_points_and_minutes():
     page = (root() / "solutions" / "README.md").read_text(encoding="utf-8")
     rows = []
-    for chapter, name in NAMES.items():
-        minutes = 0
-        for cell in read(root() / "solutions" / f"{name}.ipynb")["cells"]:
-            if card := CARD.match(cell["source"]):
-                exercise = EXERCISES[card[1]]
-                difficulty, took = re.search(r"Difficulty (\d) of 5 · about (\d+) minutes", cell["source"]).groups()
-                rows.append((exercise.id, f"`{exercise.name}`", *map(str, exercise.points), difficulty, took))
-                minutes += int(took)
-                assert f"\n- **{exercise.id}** " in page, f"where do they stumble in {exercise.id}?"
-        points = [sum(exercise.points[i] for exercise in of_chapter(chapter)) for i in (0, 1)]
+    for chapter in NAMES:
+        exercises, minutes = of_chapter(chapter), 0
+        for exercise in exercises:
+            card = re.search(r"Difficulty (\d) of 5 · about (\d+) minutes", hand_ins.text(exercise.id, "card"))
+            rows.append((exercise.id, f"`{exercise.name}`", *map(str, exercise.points), *card.groups()))
+            minutes += int(card[2])
+            assert f"\n- **{exercise.id}** " in page, f"where do they stumble in {exercise.id}?"
+        points = [sum(exercise.points[i] for exercise in exercises) for i in (0, 1)]
         rows.append((f"**{chapter}**", "", *(f"**{n}**" for n in points), "", f"**{minutes}**"))
     table = page.partition("| ---: |\n")[2].partition("\n\n")[0]
     assert [tuple(map(str.strip, line.strip("|").split("|"))) for line in table.splitlines()] == rows
@@ -201,6 +198,9 @@ def test_folders_and_chapters_that_cannot_be_are_refused(tmp_path, monkeypatch):
         classroom.make(tmp_path / "course", None, root() / "tests")
     with pytest.raises(UserError, match="no folder"):
         classroom.make(tmp_path / "course", None, tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        classroom.make(tmp_path / "file")
     with pytest.raises(UserError, match="chapter '99' has no exercises"):
         classroom.make(tmp_path / "course", ["99"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

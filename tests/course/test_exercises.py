@@ -10,7 +10,7 @@ from minim1.course.checks import EXERCISES
 from minim1.course.notebooks import SOLUTION, _cut
 
 IDS = [id for id, exercise in EXERCISES.items() if exercise.chapter in hand_ins.names()]
-HIDDEN_SEEDS = (1, 2, 3)  # those of the notebooks; the lint of the builder keeps them so
+HIDDEN_SEEDS = (1, 2, 3)
 every_exercise = pytest.mark.parametrize("exercise_id", IDS)
 
 
@@ -29,7 +29,8 @@ def learners(tmp_path, exercise_id):
 def test_every_exercise_of_the_table_is_in_the_solutions():
     assert IDS == list(EXERCISES)
     for exercise_id in IDS:
-        assert f"def {EXERCISES[exercise_id].name}(" in hand_ins.solution(exercise_id)
+        assert f"def {EXERCISES[exercise_id].name}(" in hand_ins.text(exercise_id)
+        assert f"strict=True, seeds={HIDDEN_SEEDS})" in hand_ins.text(exercise_id, "hidden")
 
 
 @every_exercise
@@ -92,10 +93,12 @@ WRONG = {  # the right function -> a function that is plainly wrong
     "raises": lambda right: _raising(ValueError("what the learner says")),
     "raises without words": lambda right: _raising(KeyError()),
     "exits": lambda right: _raising(SystemExit(1)),
-    "never returns": lambda right: _recursing,
+    "calls itself": lambda right: _recursing,
     "no function": lambda right: torch.zeros(3),
     "a missing name": lambda right: None,
 }
+
+SAYS = {"None": "None", "NaN": "NaN", "raises": "what the learner says", "no function": "expected a function"}
 
 
 def _raising(error):
@@ -117,6 +120,7 @@ def test_plainly_wrong_gets_a_sentence(exercise_id, kind, learners, capfd):
     said = capfd.readouterr()
     assert said.err == "" and said.out.startswith(f"✗ {exercise_id}") and "Traceback" not in said.out
     assert len(said.out.strip().splitlines()[-1].strip()) > 20
+    assert SAYS.get(kind, "") in said.out
     with pytest.raises(CheckFailed) as failure:
         check(exercise_id, function, strict=True)
     assert "Traceback" not in str(failure.value)
@@ -161,7 +165,7 @@ def test_the_mutation_score_is_high(mutation):
 
 @every_exercise
 def test_solutions_are_of_a_size_to_write(exercise_id):
-    _, lines = _cut(hand_ins.solution(exercise_id), SOLUTION, exercise_id)
+    _, lines = _cut(hand_ins.text(exercise_id), SOLUTION, exercise_id)
     assert 1 <= len([line for line in lines if line.strip() and not line.strip().startswith("#")]) <= 20
 
 

@@ -16,7 +16,8 @@ MUTANTS = {
         Mutant("a token does not see itself", ".tril()", ".tril(-1)"),
         Mutant("one later token is seen", ".tril()", ".tril(1)"),
         Mutant("triangle of the future", ".tril()", ".triu()"),
-        Mutant("a mask that multiplies, no clamp: fast heads overflow", "torch.exp(-slopes[:, None, None] * distance).tril()",
+        Mutant("a mask that multiplies, no clamp: fast heads "
+               "overflow", "torch.exp(-slopes[:, None, None] * distance).tril()",
                "torch.exp(-slopes[:, None, None] * (time[:, None] - time)) * (time[:, None] >= time)"),
         Mutant("clamped at 1: the diagonal decays", "clamp(min=0)", "clamp(min=1)"),
         Mutant("distance one too large", "(time[:, None] - time)", "(time[:, None] - time + 1)"),
@@ -28,7 +29,8 @@ MUTANTS = {
         Mutant("first head's slope for all", "slopes[:, None, None]", "slopes[:1, None, None]"),
         Mutant("heads in reverse", "slopes[:, None, None]", "slopes.flip(0)[:, None, None]"),
         Mutant("q and k exchanged", 'torch.einsum("bihd,bjhd->bhij", q, k)', 'torch.einsum("bihd,bjhd->bhij", k, q)'),
-        Mutant("the batch is summed", '"bihd,bjhd->bhij", q, k', '"bihd,bjhd->bhij", q, k.mean(0, keepdim=True).expand_as(k)'),
+        Mutant("the batch is summed", '"bihd,bjhd->bhij", q, k', '"bihd,bjhd->bhij", q, k.mean(0, '
+                                                                 'keepdim=True).expand_as(k)'),
         Mutant("detached scores", "scores * weights, v)", "scores.detach() * weights, v)"),
         Mutant("computed in half precision", "scores * weights, v)", "(scores * weights).bfloat16().to(v.dtype), v)"),
         Mutant("always float32", "scores * weights, v)", "scores * weights, v).float()"),
@@ -44,9 +46,11 @@ MUTANTS = {
         Mutant("decay of the whole block", "(i[:, None] + 1)", "(0 * i[:, None] + q.shape[1])"),
         Mutant("one decay for all tokens", "(i[:, None] + 1)", "(0 * i[:, None] + 1)"),
         Mutant("no decay", "q * q_decay[:, :, None]", "q"),
-        Mutant("decay on both", 'q * q_decay[:, :, None], state)', 'q * q_decay[:, :, None], state) * q_decay[:, :, None]'),
+        Mutant("decay on both", 'q * q_decay[:, :, None], state)',
+               'q * q_decay[:, :, None], state) * q_decay[:, :, None]'),
         Mutant("sign of the exponent", "torch.exp(-slopes", "torch.exp(slopes"),
-        Mutant("state transposed", "state)", "state.transpose(-1, -2) if state.shape[-1] == state.shape[-2] else state)"),
+        Mutant("state transposed", "state)", "state.transpose(-1, -2) if state.shape[-1] == state.shape[-2] else "
+                                             "state)"),
         Mutant("state transposed always", '"bihd,bhde->bihe"', '"bihe,bhde->bihd"'),
         Mutant("first head's slope for all", "-slopes *", "-slopes[:1].expand_as(slopes) *"),
         Mutant("heads in reverse", "-slopes *", "-slopes.flip(0) *"),
@@ -81,11 +85,13 @@ MUTANTS = {
         Mutant("blocks do not know of one another", " + inter_block(q_block, state, slopes)", ""),
         Mutant("state updated before it is read", "        outs.append(", f"        {UPDATE}\n        outs.append("),
         Mutant("state never updated", UPDATE, "pass"),
-        Mutant("state of the newest block alone", UPDATE, "state = update_state(k_block, v_block, torch.zeros_like(state), slopes)"),
+        Mutant("state of the newest block alone", UPDATE, "state = update_state(k_block, v_block, "
+                                                          "torch.zeros_like(state), slopes)"),
         Mutant("state carried without decay", UPDATE,
                "state = state + update_state(k_block, v_block, torch.zeros_like(state), slopes)"),
         Mutant("state decays once per block", UPDATE,
-               "state = torch.exp(-slopes)[:, None, None] * state + update_state(k_block, v_block, torch.zeros_like(state), slopes)"),
+               "state = torch.exp(-slopes)[:, None, None] * state + update_state(k_block, v_block, "
+               "torch.zeros_like(state), slopes)"),
         Mutant("state decays a full block at the ragged end", UPDATE,
                "state = torch.exp(-slopes * BLOCK)[:, None, None] * state"
                " + update_state(k_block, v_block, torch.zeros_like(state), slopes)"),
@@ -99,28 +105,36 @@ MUTANTS = {
         Mutant("state read one decay too strong", "inter_block(q_block, state, slopes)",
                "torch.exp(slopes)[:, None] * inter_block(q_block, state, slopes)"),
         Mutant("ragged end dropped from the state", UPDATE,
-               "state = update_state(k_block, v_block, state, slopes) if k_block.shape[1] == BLOCK or q.shape[1] < BLOCK else state"),
+               "state = update_state(k_block, v_block, state, slopes) if k_block.shape[1] == BLOCK or q.shape[1] < "
+               "BLOCK else state"),
         Mutant("ragged end dropped from the output", "return torch.cat(outs, dim=1), state",
                "out = torch.cat(outs, dim=1)\n"
                "    n = max(q.shape[1] // BLOCK * BLOCK, min(BLOCK, q.shape[1]))\n"
                "    return torch.cat([out[:, :n], 0 * out[:, n:]], dim=1), state"),
-        Mutant("blocks overlap by a token", "x[:, start : start + BLOCK] for", "x[:, max(start - 1, 0) : start + BLOCK][:, -BLOCK:] for"),
+        Mutant("blocks overlap by a token", "x[:, start : start + BLOCK] for", "x[:, max(start - 1, 0) : start + "
+                                                                               "BLOCK][:, -BLOCK:] for"),
         Mutant("incoming state ignored", "if state is None:", "if document_ids is None:"),
-        Mutant("returns the incoming state", "return torch.cat(outs, dim=1), state", "return torch.cat(outs, dim=1), 0 * state"),
+        Mutant("returns the incoming state", "return torch.cat(outs, dim=1), state", "return torch.cat(outs, dim=1), 0 "
+                                                                                     "* state"),
         Mutant("output alone", "return torch.cat(outs, dim=1), state", "return torch.cat(outs, dim=1)"),
-        Mutant("state detached between blocks", "inter_block(q_block, state, slopes)", "inter_block(q_block, state.detach(), slopes)"),
+        Mutant("state detached between blocks", "inter_block(q_block, state, slopes)", "inter_block(q_block, "
+                                                                                       "state.detach(), slopes)"),
         Mutant("documents ignored", EACH_DOCUMENT, "pass"),
-        Mutant("documents of the first row for all", "documents_of(document_ids[row])", "documents_of(document_ids[0])"),
+        Mutant("documents of the first row for all", "documents_of(document_ids[row])",
+               "documents_of(document_ids[0])"),
         Mutant("every document starts from the incoming state", START, "start = state[row : row + 1]"),
         Mutant("no document starts from it", START, "start = torch.zeros_like(end)"),
         Mutant("documents continue one another", START, "start = end"),
         Mutant("state of the first document returned", "out[row, at] = piece[0]",
-               "out[row, at] = piece[0]\n            first = end if number == 0 else first\n        end = first if len(piece) else end"),
-        Mutant("states of documents summed", "piece, end = lightning(*(x[row : row + 1, at] for x in (q, k, v)), slopes, state=start)",
+               "out[row, at] = piece[0]\n            first = end if number == 0 else first\n        end = first if "
+               "len(piece) else end"),
+        Mutant("states of documents summed", "piece, end = lightning(*(x[row : row + 1, at] for x in (q, k, v)), "
+                                             "slopes, state=start)",
                "piece, after = lightning(*(x[row : row + 1, at] for x in (q, k, v)), slopes, state=start)\n"
                "            end = after if number == 0 else end + after"),
         Mutant("documents in the order of their ids", ONE_BY_ONE,
-               "for number, at in enumerate(sorted(documents_of(document_ids[row]), key=lambda at: int(document_ids[row, at[0]]))):"),
+               "for number, at in enumerate(sorted(documents_of(document_ids[row]), key=lambda at: "
+               "int(document_ids[row, at[0]]))):"),
         Mutant("same ids joined", ONE_BY_ONE,
                "for number, at in enumerate([(document_ids[row] == n).nonzero().flatten().tolist()"
                " for n in dict.fromkeys(document_ids[row].tolist()) if n >= 0]):"),
@@ -142,7 +156,8 @@ MUTANTS = {
                "end = state[row : row + 1] if (document_ids[row] >= 0).any() else torch.zeros_like(state[:1])"),
         Mutant("documents detached", "out[row, at] = piece[0]", "out[row, at] = piece[0].detach()"),
         Mutant("states of rows in reverse", "return out, torch.cat(ends)", "return out, torch.cat(ends[::-1])"),
-        Mutant("only float32", "return torch.cat(outs, dim=1), state", "return torch.cat(outs, dim=1).float(), state.float()"),
+        Mutant("only float32", "return torch.cat(outs, dim=1), state", "return torch.cat(outs, dim=1).float(), "
+                                                                       "state.float()"),
         Mutant("zeros", "return torch.cat(outs, dim=1), state", "return 0 * torch.cat(outs, dim=1), state"),
     ],
     "4.5": [
@@ -159,18 +174,22 @@ MUTANTS = {
         Mutant("end: m + 1", "-slopes * q.shape[1])[", "-slopes * (q.shape[1] + 1))["),
         Mutant("end: m from the batch axis", "-slopes * q.shape[1])[", "-slopes * q.shape[0])["),
         Mutant("end: all decayed", "end + decay * state", "decay * (end + state)"),
-        Mutant("end: sign of the exponent", "decay = torch.exp(-slopes * q.shape[1])", "decay = torch.exp(slopes * q.shape[1])"),
+        Mutant("end: sign of the exponent", "decay = torch.exp(-slopes * "
+                                            "q.shape[1])", "decay = torch.exp(slopes * q.shape[1])"),
         Mutant("end: wrong axis", "[:, None, None]", ""),
         Mutant("end replaced", "end + decay * state", "decay * state"),
         Mutant("in place", "return out + read", "return out.add_(read)"),
     ],
     "4.6": [
         Mutant("no decay", "decay_2[:, None, None] * state_1 + state_2", "state_1 + state_2"),
-        Mutant("second state decays", "decay_2[:, None, None] * state_1 + state_2", "state_1 + decay_1[:, None, None] * state_2"),
-        Mutant("pieces exchanged", "decay_2[:, None, None] * state_1 + state_2", "decay_1[:, None, None] * state_2 + state_1"),
+        Mutant("second state decays", "decay_2[:, None, None] * state_1 + "
+                                      "state_2", "state_1 + decay_1[:, None, None] * state_2"),
+        Mutant("pieces exchanged", "decay_2[:, None, None] * state_1 + "
+                                   "state_2", "decay_1[:, None, None] * state_2 + state_1"),
         Mutant("its own decay", "decay_2[:, None, None]", "decay_1[:, None, None]"),
         Mutant("both decays", "decay_2[:, None, None]", "(decay_1 * decay_2)[:, None, None]"),
-        Mutant("both states decay", "decay_2[:, None, None] * state_1 + state_2", "decay_2[:, None, None] * (state_1 + state_2)"),
+        Mutant("both states decay", "decay_2[:, None, None] * state_1 + state_2", "decay_2[:, None, None] * (state_1 + "
+                                                                                  "state_2)"),
         Mutant("first lost", "decay_2[:, None, None] * state_1 + ", ""),
         Mutant("second lost", " + state_2", ""),
         Mutant("wrong axis", "[:, None, None]", ""),

@@ -16,6 +16,9 @@ BLOCKS = (64, 16, 32, 128, 256)  # block lengths that a learner is likely to hav
 ALONG_HEADS = "The decay runs along the wrong axis: there is one slope for each head, so bring it to shape (H, 1, 1) before it " \
               "multiplies a state (B, H, D_k, D_v)."
 
+STALE = "A second call with other slopes gives the result for the slopes of the first: something was kept between calls."
+EXTREME = torch.tensor([4.0, 0.01, 0.0])  # slopes that overflow, hardly decay, and do not
+
 
 def decays(slopes: Tensor, exponents: Tensor) -> Tensor:
     """(T, H): exp(-s e) for each exponent e."""
@@ -23,10 +26,11 @@ def decays(slopes: Tensor, exponents: Tensor) -> Tensor:
 
 
 def in_float64(probe: Probe, given: tuple, oracle: Callable, *, name: str = "output", axes: str | None = None) -> None:
-    """The same inputs in fp64 must give fp64, and its precision."""
+    """The same inputs in fp64 must give fp64; its last digits are not asked for."""
     given, expected = [x.double() for x in given], oracle(*(x.double() for x in given))
-    value = probe.tensor(f"{name} for float64 inputs", probe.call(*given), shape=expected.shape, dtype=torch.float64, axes=axes)
-    probe.close(f"{name} in float64", value, expected, axes=axes, layer="property")
+    value = probe.tensor(f"{name} for float64 inputs", probe.call(*given), shape=expected.shape, dtype=torch.float64,
+                         axes=axes)
+    probe.close(f"{name} in float64", value, expected, axes=axes, layer="property", tolerance=2e-5)
 
 
 # 4.1
@@ -41,18 +45,30 @@ def intra_block(probe: Probe) -> None:
     one = [x[:, :1] for x in (q, k, v)]
     probe.close("output, 1 token", probe.call(*one, slopes), oracles.intra(*one, slopes))
     probe.gradients(
-        lambda q, k, v: probe.call(q, k, v, slopes), {"q": q, "k": k, "v": v}, lambda q, k, v: oracles.intra(q, k, v, slopes)
+        lambda q, k, v: probe.call(q, k, v, slopes), {"q": q, "k": k, "v": v}, lambda q, k,
+        v: oracles.intra(q, k, v, slopes)
     )
     in_float64(probe, (q, k, v, slopes), oracles.intra)
-    long = [probe.random(1, 131, 2, 4) for _ in range(3)]
-    fast = torch.tensor([4.0, 0.01])
+    again(probe, (q, k, v), slopes, oracles.intra)
+    long = [probe.random(1, 131, 3, 4) for _ in range(3)]
+    fast = torch.tensor([4.0, 0.01, 0.0])
     out = probe.call(*long, fast)
     probe.require(
         out.isfinite().all(), "edge case",
-        "A block of 131 tokens with slope 4 gives NaN or infinite numbers: exp(-s (i - j)) overflows where j > i, and 0 times "
+        "A block of 131 tokens with slope 4 gives NaN or infinite numbers: exp(-s (i - j)) overflows where j > i, and "
+        "0 times "
         "infinity is NaN; clamp i - j at 0 before the exponential, and mask afterwards.",
     )
     probe.close("output, 131 tokens, slope 4", out, oracles.intra(*long, fast), layer="edge case")
+
+
+def again(probe: Probe, given: tuple, slopes: Tensor, oracle: Callable, *, axes: str | None = None) -> None:
+    """The same shapes with other slopes: nothing may be left over from the first call."""
+    other = slopes.flip(0)
+    probe.close(
+        "result of a second call with other slopes", probe.call(*given, other), oracle(*given, other), axes=axes,
+        layer="property", mistakes={STALE: lambda: oracle(*given, slopes)},
+    )
 
 
 def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str, Callable]:
@@ -71,13 +87,15 @@ def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str,
     return {
         f"Tokens see later tokens too, with weights above 1: {later}": weighted(torch.exp(-slope * distance)),
         f"Tokens see later tokens too, with weight 1: {later}": weighted(torch.exp(-slope * distance.clamp(min=0))),
-        f"Tokens see later tokens too, decayed like earlier ones: {later}": weighted(torch.exp(-slope * distance.abs())),
+        f"Tokens see later tokens too, decayed like earlier ones: "
+        f"{later}": weighted(torch.exp(-slope * distance.abs())),
         f"Each token sees the next one too: {later}": weighted(causal + (distance == -1)),
         "A token does not see itself: the diagonal belongs to the sum, its weight is decay^0 = 1.":
             weighted(causal * (distance > 0)),
         "Every weight has one factor of decay too many: the distance from a token to itself is 0, so that its weight is 1.":
             weighted(causal * torch.exp(-slope)),
-        "There is no decay: the weight of token j at token i is exp(-s (i - j)), yours is 1.": weighted((distance >= 0).double()),
+        "There is no decay: the weight of token j at token i is exp(-s (i - j)), yours is 1.":
+            weighted((distance >= 0).double()),
         "The weights grow with distance: the exponent is -s (i - j), with a minus.": weighted(
             torch.where(distance >= 0, torch.exp(slope * distance), 0)),
         "The scores are divided by sqrt(D): lightning attention has no scale.": weighted(causal / dim**0.5),
@@ -89,7 +107,8 @@ def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str,
             weighted(causal / causal.sum(-1, keepdim=True)),
         "Queries and keys have changed places: row i of the scores belongs to q_i, column j to k_j.":
             weighted(causal, scores.transpose(-1, -2)),
-        "Time runs backwards: token i must see the tokens before it, yours sees those after it.": weighted(causal.transpose(-1, -2)),
+        "Time runs backwards: token i must see the tokens before it, yours sees those after it.":
+            weighted(causal.transpose(-1, -2)),
         "Time runs backwards: token i must see the tokens before it, yours sees those after it, all with weight 1.":
             weighted((distance <= 0).double()),
         "The decay has the wrong base: per token it is exp(-slope), yours is 2^(-slope).": weighted(
@@ -116,11 +135,16 @@ def inter_block(probe: Probe) -> None:
             lambda: oracles.inter(q, square.transpose(-1, -2), slopes),
     })
     probe.gradients(
-        lambda q, state: probe.call(q, state, slopes), {"q": q, "state": state}, lambda q, state: oracles.inter(q, state, slopes)
+        lambda q, state: probe.call(q, state, slopes), {"q": q, "state": state}, lambda q,
+        state: oracles.inter(q, state, slopes)
     )
     in_float64(probe, (q, state, slopes), oracles.inter)
     one = q[:, :1]
     probe.close("output, 1 token", probe.call(one, state, slopes), oracles.inter(one, state, slopes), layer="edge case")
+    again(probe, (q, state), slopes, oracles.inter)
+    long = probe.random(2, 192, 3, 4)
+    probe.close("output, 192 tokens, slopes 4, 0.01, 0", probe.call(long, state, EXTREME),
+                oracles.inter(long, state, EXTREME), layer="edge case")
 
 
 def inter_mistakes(q: Tensor, state: Tensor, slopes: Tensor) -> dict[str, Callable]:
@@ -131,25 +155,30 @@ def inter_mistakes(q: Tensor, state: Tensor, slopes: Tensor) -> dict[str, Callab
 
     right = oracles.since_start(slopes, m)
     return {
-        "The state is read as if it belonged to the first token: its weight at token i, counted from 0, is decay^(i+1), yours is "
+        "The state is read as if it belonged to the first token: its weight at token i, counted from 0, is "
+        "decay^(i+1), yours is "
         "decay^i.": weighted(decays(slopes, time)),
         "The state decays once too often: its weight at token i, counted from 0, is decay^(i+1), yours is decay^(i+2).":
             weighted(decays(slopes, time + 2)),
         "The state does not decay while the block is read: its weight at token i is decay^(i+1), yours is 1.":
             weighted(torch.ones_like(right)),
-        "Every token reads the state with the same weight: at token i it is decay^(i+1), yours is that of a whole block, decay^m.":
+        "Every token reads the state with the same weight: at token i it is decay^(i+1), yours is that of a whole "
+        "block, decay^m.":
             weighted(decays(slopes, torch.full((m,), m))),
         "Every token reads the state with the same weight decay^1: at token i it is decay^(i+1).":
             weighted(decays(slopes, torch.ones(m))),
-        "The decays run backwards: the first token is the nearest to the state and has the largest weight, decay^1; the last has "
+        "The decays run backwards: the first token is the nearest to the state and has the largest weight, decay^1; "
+        "the last has "
         "decay^m.": weighted(right.flip(0)),
         "The decays run backwards, and are those of the keys, decay^(m-1-j): a query at token i needs decay^(i+1).":
             weighted(decays(slopes, m - 1 - time)),
         "The weights grow: the exponent is -s (i + 1), with a minus.": weighted(1 / right),
         "The output is divided by sqrt(D): lightning attention has no scale.": weighted(right / dim**0.5),
-        "All heads decay with the first head's slope: head h has its own, slopes[h].": weighted(right[:, :1].expand_as(right)),
+        "All heads decay with the first head's slope: head h has its own, "
+        "slopes[h].": weighted(right[:, :1].expand_as(right)),
         "The heads have one another's slopes: slopes[h] belongs to head h.": weighted(right.flip(1)),
-        "Every decay is applied twice: only q (or only the result) is multiplied by decay^(i+1), not both.": weighted(right**2),
+        "Every decay is applied twice: only q (or only the result) is multiplied by decay^(i+1), not both.":
+            weighted(right**2),
     }
 
 
@@ -175,9 +204,19 @@ def update_state(probe: Probe) -> None:
         lambda k, v, state: oracles.carried(k, v, state, slopes),
     )
     in_float64(probe, (k, v, state, slopes), oracles.carried, name="state", axes="BHDE")
+    again(probe, (k, v, state), slopes, oracles.carried, axes="BHDE")
+    long = probe.random(2, 192, 3, 4), probe.random(2, 192, 3, 3), state, EXTREME
+    after = probe.call(*long)
+    probe.require(after.isfinite().all(), "edge case",
+        "After a block of 192 tokens with slope 4 the state has NaN or infinite numbers: exp(s j) overflows, and a "
+        "quotient of two "
+        "powers that are both 0 is NaN; take the exponential of the difference, -s (m - 1 - j), which is never above 0.")
+    probe.close("state after 192 tokens, slopes 4, 0.01, 0", after, oracles.carried(*long), axes="BHDE",
+                layer="edge case")
     cut = m // 2
     halves = probe.call(k[:, cut:], v[:, cut:], probe.call(k[:, :cut], v[:, :cut], state, slopes), slopes)
-    probe.close(f"state after {cut} + {m - cut} tokens", halves, oracles.carried(k, v, state, slopes), axes="BHDE", layer="property")
+    probe.close(f"state after {cut} + {m - cut} tokens", halves, oracles.carried(k, v, state, slopes), axes="BHDE",
+                layer="property")
 
 
 def state_mistakes(k: Tensor, v: Tensor, state: Tensor, slopes: Tensor) -> dict[str, Callable]:
@@ -194,27 +233,35 @@ def state_mistakes(k: Tensor, v: Tensor, state: Tensor, slopes: Tensor) -> dict[
 
     newest = "The newest key is already decayed: the weight of token j is decay^(m-1-j), which is 1 for the last token, yours is decay^(m-j)."
     return {
-        "The state is carried along without decay: m tokens later it is worth decay^m of what it was.": made(keep=power(0)),
+        "The state is carried along without decay: m tokens later it is worth decay^m of what it was.":
+            made(keep=power(0)),
         "The state decays by one token only: after a block of m tokens it is worth decay^m.": made(keep=power(1)),
         "The state decays by m - 1 tokens: a block of m tokens makes it decay^m.": made(keep=power(m - 1)),
         "The state decays by m + 1 tokens: a block of m tokens makes it decay^m.": made(keep=power(m + 1)),
-        "The state of before is lost: the new state is decay^m times the old one, plus what this block adds.": made(keep=power(0) * 0),
-        "The state is kept as it was: what this block adds, the sum of decay^(m-1-j) k_j v_j^T, is missing.": made(right * 0),
+        "The state of before is lost: the new state is decay^m times the old one, plus what this block adds.":
+            made(keep=power(0) * 0),
+        "The state is kept as it was: what this block adds, the sum of decay^(m-1-j) k_j v_j^T, is "
+        "missing.": made(right * 0),
         newest: made(decays(slopes, m - time)),
-        "The keys' decays run backwards: the last token of the block is the nearest and has weight 1, the first has decay^(m-1).":
+        "The keys' decays run backwards: the last token of the block is the nearest and has weight 1, the first has "
+        "decay^(m-1).":
             made(right.flip(0)),
         "The keys do not decay: by the end of the block token j is worth decay^(m-1-j), yours 1.": made(right**0),
-        "The keys are weighted by decay^(j+1), which belongs to the queries: at the end of the block token j is worth decay^(m-1-j).":
+        "The keys are weighted by decay^(j+1), which belongs to the queries: at the end of the block token j is worth "
+        "decay^(m-1-j).":
             made(decays(slopes, time + 1)),
         "The decay is applied to k and to v: once is enough, k_j v_j^T must be worth decay^(m-1-j).": made(right**2),
         "Old state and new keys are decayed together by decay^m: what this block adds is not a whole block old.":
             made(right * decays(slopes, torch.full((m,), m))),
         "The weights grow: every exponent is -s times a number of tokens, with a minus.": made(1 / right, 1 / power(m)),
         "The keys' weights grow: the exponent is -s (m - 1 - j), with a minus.": made(1 / right),
-        "The keys of all heads decay with the first head's slope: head h has its own, slopes[h].": made(right[:, :1].expand_as(right)),
+        "The keys of all heads decay with the first head's slope: head h has its own, "
+        "slopes[h].": made(right[:, :1].expand_as(right)),
         ALONG_HEADS: made(keep=torch.exp(-slopes.double() * m)),
-        "All heads decay with the first head's slope: head h has its own, slopes[h].": made(right[:, :1].expand_as(right), power(m)[:1]),
-        "The number of tokens is taken from the wrong axis: time is axis 1 of k, the batch axis 0.": made(keep=power(k.shape[0])),
+        "All heads decay with the first head's slope: head h has its own, "
+        "slopes[h].": made(right[:, :1].expand_as(right), power(m)[:1]),
+        "The number of tokens is taken from the wrong axis: time is axis 1 of k, the batch axis 0.":
+            made(keep=power(k.shape[0])),
     }
 
 
@@ -245,7 +292,8 @@ def blocked(
         out = oracles.intra(q_, k_, v_, slopes)
         if read is not None:
             seen = after if early else state
-            out = out + torch.einsum("bihd,ih,bhde->bihe", q_, decays(slopes, read(time, m)), seen.detach() if detach == "read" else seen)
+            out = out + torch.einsum("bihd,ih,bhde->bihe", q_, decays(slopes, read(time, m)),
+                                     seen.detach() if detach == "read" else seen)
         outs.append(out)
         state = after.detach() if detach == "carried" else after
     return torch.cat(outs, 1), state
@@ -261,20 +309,26 @@ def block_mistakes(which: int, given: tuple, blocks: tuple[int, ...], head: str 
         kinds = {
             f"the carried state was not decayed. After a block of {block} tokens it is worth decay^{block} of what it was.":
                 dict(keep=lambda m: 0),
-            f"the carried state decays by one token per block. After a block of {block} tokens it is worth decay^{block}.":
+            f"the carried state decays by one token per block. After a block of {block} tokens it is worth "
+            f"decay^{block}.":
                 dict(keep=lambda m: 1),
-            f"the blocks, of {block} tokens each, do not know of one another. Add what the state says to each block's own output.":
+            f"the blocks, of {block} tokens each, do not know of one another. Add what the state says to each block's "
+            f"own output.":
                 dict(read=None),
-            f"the state holds the newest block of {block} tokens alone. Add decay^{block} times the state of before.": dict(forget=True),
-            f"the state is updated before it is read. A block of {block} tokens reads the state that the blocks before it left.":
+            f"the state holds the newest block of {block} tokens alone. Add decay^{block} times the state of "
+            f"before.": dict(forget=True),
+            f"the state is updated before it is read. A block of {block} tokens reads the state that the blocks before "
+            f"it left.":
                 dict(early=True),
             f"the state is read one decay too strong. {weight} decay^i.": dict(read=lambda i, m: i),
             f"the state is read without decay. {weight} 1.": dict(read=lambda i, m: 0 * i),
             f"keys enter the state with one decay too many. {enters}": dict(write=lambda j, m: m - j),
             f"keys enter the state without decay. {enters}": dict(write=lambda j, m: 0 * j),
             f"keys enter the state with their decays in reverse. {enters}": dict(write=lambda j, m: j),
-            short + "its keys are decayed too much. Its m is its own length.": dict(write=lambda j, m, block=block: block - 1 - j),
-            short + "the old state is decayed too much. Its m is its own length.": dict(keep=lambda m, block=block: block),
+            short + "its keys are decayed too much. Its m is its own "
+                    "length.": dict(write=lambda j, m, block=block: block - 1 - j),
+            short + "the old state is decayed too much. Its m is its own "
+                    "length.": dict(keep=lambda m, block=block: block),
             short + "keys and old state are decayed too much. Its m is its own length.":
                 dict(write=lambda j, m, block=block: block - 1 - j, keep=lambda m, block=block: block),
         }
@@ -342,7 +396,8 @@ def compare_rows(probe: Probe, name: str, given: tuple, *, layer: str = "value")
     first = first_difference(out, expected)
     head = f"The first {first} positions are right, and then the error jumps: " if first > 1 else ""
     if first:
-        mistakes["The outputs are right up to the last full block, and then 0: the last block may be shorter than the others."] = \
+        mistakes["The outputs are right up to the last full block, and then 0: the last block may be shorter than the "
+                 "others."] = \
             torch.where(torch.arange(length).view(1, -1, 1, 1) < first, expected, 0.0)
     mistakes |= block_mistakes(0, given, likely_blocks(length, first), head)
     probe.close(f"output, {name}", out, expected, mistakes=mistakes, layer=layer)
@@ -360,7 +415,8 @@ def gradients(probe: Probe) -> None:
         lambda q, k, v, state: probe.call(q, k, v, slopes, state=state), {"q": q, "k": k, "v": v, "state": state},
         lambda q, k, v, state: oracles.attention(q, k, v, slopes, state),
         mistakes={
-            f"The gradient does not pass from one block of {block} tokens to another: the state was detached where it is {where}.":
+            f"The gradient does not pass from one block of {block} tokens to another: the state was detached where it "
+            f"is {where}.":
                 lambda q, k, v, state, block=block, where=where: blocked(q, k, v, slopes, state, block, detach=where)
             for block in (64, 32, 128) for where in ("read", "carried")
         },
@@ -371,8 +427,9 @@ def document_gradients(probe: Probe) -> None:
     slopes, ids = probe.slopes(2), torch.tensor([[4] * 7 + [-1] + [2] * 5])
     q, k, v = inputs(probe, ids.shape[1], batch=1, heads=2)
     probe.gradients(
-        lambda k, state: probe.call(q, k, v, slopes, state=state, document_ids=ids), {"k": k, "state": probe.random(1, 2, 4, 6)},
-        lambda k, state: oracles.packed(q, k, v, slopes, state, ids),
+        lambda q, k, v, state: probe.call(q, k, v, slopes, state=state, document_ids=ids),
+        {"q": q, "k": k, "v": v, "state": probe.random(1, 2, 4, 6)},
+        lambda q, k, v, state: oracles.packed(q, k, v, slopes, state, ids),
     )
 
 
@@ -388,7 +445,8 @@ def pieces(probe: Probe, given: tuple) -> None:
 
 
 def by_documents(
-    given: tuple, document_ids: Tensor, *, positions: Callable = oracles.documents, starts: str = "first", ends: str = "last"
+    given: tuple, document_ids: Tensor, *, positions: Callable = oracles.documents, starts: str = "first",
+    ends: str = "last"
 ) -> tuple[Tensor, Tensor]:
     """Documents one by one in fp64. positions(ids) -> their positions; starts: which of them get the incoming state, "first",
     "every" or "none"; ends: whose state is returned, "first" or "last"."""
@@ -444,28 +502,38 @@ def document_mistakes(which: int, given: tuple, ids: Tensor) -> dict[str, Callab
         return by_documents((query, *hidden, slopes, state), torch.tensor(filled))[which]
 
     found = {
-        "Documents leak into one another: the state must start from zero where `document_ids` changes, yours goes on.": whole,
+        "Documents leak into one another: the state must start from zero where `document_ids` changes, yours goes on.":
+            whole,
         "The documents of the first row are used for all rows: every row of `document_ids` has its own.":
             lambda: by_documents(given, ids[:1].expand_as(ids))[which],
-        "Every document starts from the incoming state: it belongs to the first document of a row, the others start from zero.":
+        "Every document starts from the incoming state: it belongs to the first document of a row, the others start "
+        "from zero.":
             by(starts="every"),
-        "The incoming state is ignored when there are documents: it belongs to the first document of each row.": by(starts="none"),
+        "The incoming state is ignored when there are documents: it belongs to the first document of each row.":
+            by(starts="none"),
         "Two documents with the same id were joined: a document is a run of equal ids, and 3 3 8 3 are three of them.":
             by(positions=same_ids),
-        "The documents were taken in the order of their ids: take them in the order in which they stand, the first one gets the "
-        "incoming state, the last one leaves the returned state.": by(positions=lambda row: sorted(oracles.documents(row), key=lambda at: row[at[0]])),
-        "Padding was run as a document of its own: where document_ids is -1 the output is 0 and nothing enters a state.":
+        "The documents were taken in the order of their ids: take them in the order in which they stand, the first one "
+        "gets the "
+        "incoming state, the last one leaves the returned "
+        "state.": by(positions=lambda row: sorted(oracles.documents(row), key=lambda at: row[at[0]])),
+        "Documents with id 0 are taken for padding: any id from 0 on is a document, only -1 is padding.":
+            by(positions=lambda row: oracles.documents([n if n > 0 else -1 for n in row])),
+        "Padding was run as a document of its own: where document_ids is -1 the output is 0 and nothing enters a "
+        "state.":
             by(positions=runs_of),
         "Padding inside a document ends it: it is transparent, so that 3 -1 3 is one document of two tokens.":
             by(positions=lambda row: [at for at in runs_of(row) if row[at[0]] >= 0]),
         "Padding makes the state decay: it must be transparent, as if it were deleted.":
             lambda: decaying(q * (ids >= 0).view(*ids.shape, 1, 1)),
-        "Padding reads the state and makes it decay: its output must be 0, and it must be transparent, as if it were deleted.": decaying,
+        "Padding reads the state and makes it decay: its output must be 0, and it must be transparent, as if it were "
+        "deleted.": decaying,
     }
     if which == 1:
         found["The returned state is that of the first document: it must be that of the last one."] = by(ends="first")
         found["The returned state is the sum over documents: it must be that of the last one alone."] = lambda: sum(
-            by_documents(given, ids, positions=lambda row, n=n: oracles.documents(row)[n : n + 1], starts="first" if n == 0 else "none")[1]
+            by_documents(given, ids, positions=lambda row, n=n: oracles.documents(row)[n : n + 1],
+                         starts="first" if n == 0 else "none")[1]
             for n in range(max(len(oracles.documents(row)) for row in ids.tolist()))
         ) if (ids >= 0).all() else torch.empty(0)
     return found
@@ -474,8 +542,9 @@ def document_mistakes(which: int, given: tuple, ids: Tensor) -> dict[str, Callab
 def documents(probe: Probe, slopes: Tensor) -> None:
     """Packed rows: without padding, with a state, with padding in every place."""
     cut = probe.size(70, 110)
-    packed = torch.tensor([[8] * cut + [3] * (140 - cut), [3] * 30 + [8] * 90 + [3] * 20])
-    padded = torch.tensor([[-1, -1, 3, 3, -1, 3, 8, 8, -1, -1, 3, 3, 3, -1], [8, 8, 8, 3, -1, -1, 3, 3, 8, 8, 8, 8, -1, 8]])
+    packed = torch.tensor([[8] * cut + [0] * (140 - cut), [0] * 30 + [8] * 90 + [0] * 20])
+    padded = torch.tensor([[-1, -1, 3, 3, -1, 3, 8, 8, -1, -1, 3, 3, 3, -1],
+                           [8, 3, 3, 3, -1, -1, 3, 3, 8, 8, 8, 8, -1, 3]])
     for name, ids, state in (
         ("packed documents", packed, None), ("packed documents and a state", packed, probe.random(2, 3, 4, 6)),
         ("padding", padded, probe.random(2, 3, 4, 6)),
@@ -485,18 +554,20 @@ def documents(probe: Probe, slopes: Tensor) -> None:
         expected, expected_end = oracles.packed(*given, ids)
         real = (ids >= 0).view(*ids.shape, 1, 1)
         probe.require(
-            torch.equal(out.detach() * real, out.detach()) or compare(name, out.detach() * real, expected).grade == "off", "property",
+            torch.equal(out.detach() * real, out.detach()) or compare(name, out.detach() * real,
+                expected).grade == "off", "property",
             "At padding, where document_ids is -1, the output must be 0; yours is right everywhere else.",
         )
         probe.close(f"output, {name}", out, expected, mistakes=document_mistakes(0, given, ids), layer="property")
-        probe.close(f"state, {name}", end, expected_end, mistakes=document_mistakes(1, given, ids), axes="BHDE", layer="property")
+        probe.close(f"state, {name}", end, expected_end, mistakes=document_mistakes(1, given, ids), axes="BHDE",
+                    layer="property")
 
 
 def edges(probe: Probe, slopes: Tensor) -> None:
     """What a model does with it: one token at a time, a row that is all padding, fast heads, fp64."""
     state = probe.random(2, 3, 4, 6)
     compare_rows(probe, "1 token and a state", (*inputs(probe, 1), slopes, state), layer="edge case")
-    ids = torch.tensor([[-1, -1, -1], [5, 5, 5]])
+    ids = torch.tensor([[-1, -1, -1], [0, 0, 0]])
     given = (*inputs(probe, 3), slopes, state)
     out, end = called(probe, given, ids)
     expected, expected_end = oracles.packed(*given, ids)
@@ -506,6 +577,15 @@ def edges(probe: Probe, slopes: Tensor) -> None:
     )
     probe.close("output, a row of padding", out, expected, layer="edge case")
     probe.close("state, a row of padding", end, expected_end, axes="BHDE", layer="edge case")
+    given = (*(x[:, :1] for x in given[:3]), slopes, state)
+    out, end = called(probe, given, ids[:, :1])
+    expected, expected_end = oracles.packed(*given, ids[:, :1])
+    probe.close("output, 1 token, in row 0 padding", out, expected, layer="edge case")
+    probe.close("state, 1 token, in row 0 padding", end, expected_end, axes="BHDE", layer="edge case")
+    given = (*(x[:1] for x in given[:3]), slopes, state[:1])
+    out, end = called(probe, given, ids[:1, :1])
+    probe.require(not out.any() and torch.equal(end, state[:1]), "edge case", "A batch that is nothing but padding "
+                                                                              "must give 0 and return its state as it came.")
     fast = (*inputs(probe, 150), torch.tensor([0.0, 2.0, 6.0]), None)
     compare_rows(probe, "150 tokens, slopes 0, 2, 6", fast, layer="edge case")
     doubles = tuple(x.double() for x in (*inputs(probe, 75), slopes, state))
@@ -524,17 +604,34 @@ def continue_from(probe: Probe) -> None:
     probe.tensor("output", new_out, shape=out.shape, dtype=q.dtype)
     probe.tensor("end", new_end, shape=end.shape, dtype=q.dtype, axes="BHDE")
     expected, expected_end = oracles.attention(q, k, v, slopes, state)
-    mistakes = {sentence: (lambda wrong=wrong: out.double() + wrong()) for sentence, wrong in inter_mistakes(q, state, slopes).items()}
+    mistakes = {sentence: (lambda wrong=wrong: out.double() + wrong()) for sentence,
+                wrong in inter_mistakes(q, state, slopes).items()}
     probe.close(f"output, {m} tokens", new_out, expected, mistakes={
         "The outputs are those of a piece that starts at zero: add what each token reads from `state`.": out.double(),
-        "The outputs hold only what is read from `state`: add it to those of the piece.": lambda: oracles.inter(q, state, slopes),
-        "The outputs are read from `end`: what stood before the piece is `state`.": lambda: out.double() + oracles.inter(q, end, slopes),
+        "The outputs hold only what is read from `state`: add it to those of the "
+        "piece.": lambda: oracles.inter(q, state, slopes),
+        "The outputs are read from `end`: what stood before the piece is "
+        "`state`.": lambda: out.double() + oracles.inter(q, end, slopes),
         **mistakes,
     })
     probe.close(f"end, {m} tokens", new_end, expected_end, axes="BHDE", mistakes=end_mistakes(end, slopes, state, m))
     weights = {"out": out, "end": end, "q": q, "state": state}
-    probe.gradients(lambda out, end, q, state: probe.call(out, end, q, slopes, state), weights, lambda out, end, q, state: (
+    probe.gradients(lambda out, end, q, state: probe.call(out, end, q, slopes, state), weights, lambda out, end, q,
+                    state: (
         out + oracles.inter(q, state, slopes), end + torch.exp(-slopes.double() * m).view(-1, 1, 1) * state))
+    oracle = lambda s: (out.double() + oracles.inter(q, state, s),
+                        end.double() + torch.exp(-s.double() * m).view(-1, 1, 1) * state)  # noqa: E731
+    other = slopes.flip(0)
+    names, axes = ("output", "end"), (None, "BHDE")
+    for name, letters, value, right, stale in zip(names, axes, probe.call(out, end, q, other, state), oracle(other),
+                                                  oracle(slopes)):
+        probe.close(f"{name} of a second call with other "
+                    f"slopes", value, right, axes=letters, layer="property", mistakes={STALE: stale})
+    long = probe.random(2, 192, 3, 4), probe.random(2, 192, 3, 4), probe.random(2, 192, 3, 3)
+    piece = [x.float() for x in oracles.attention(*long, EXTREME)]
+    whole = oracles.attention(*long, EXTREME, state)
+    for name, letters, value, right in zip(names, axes, probe.call(*piece, long[0], EXTREME, state), whole):
+        probe.close(f"{name}, 192 tokens, slopes 4, 0.01, 0", value, right, axes=letters, layer="edge case")
     zero = torch.zeros_like(state)
     same, same_end = probe.call(out, end, q, slopes, zero)
     probe.close("output from a zero state", same, out.double(), layer="property")
@@ -578,9 +675,11 @@ def combine(probe: Probe) -> None:
     summaries = [summary(probe, length, slopes) for length in lengths]
     (s1, d1), (s2, d2), third = summaries
     state, decay = combined(probe, (s1, d1), (s2, d2))
-    probe.close("state", state, d2.double().view(-1, 1, 1) * s1.double() + s2.double(), axes="BHDE", mistakes=combine_mistakes(s1, d1, s2, d2))
+    probe.close("state", state, d2.double().view(-1, 1, 1) * s1.double() + s2.double(), axes="BHDE",
+                mistakes=combine_mistakes(s1, d1, s2, d2))
     probe.close("decay", decay, d1.double() * d2.double(), axes="H", mistakes={
-        "The decays were added: over both pieces a state decays by lambda^(m1 + m2), the product.": d1.double() + d2.double(),
+        "The decays were added: over both pieces a state decays by lambda^(m1 + m2), the "
+        "product.": d1.double() + d2.double(),
         "The decay is that of the first piece alone: whoever stands before both passes both.": d1.double(),
         "The decay is that of the second piece alone: whoever stands before both passes both.": d2.double(),
     })
@@ -593,12 +692,27 @@ def combine(probe: Probe) -> None:
     for name, x, y, axes in (("state", left[0], right[0], "BHDE"), ("decay", left[1], right[1], "H")):
         probe.require(
             compare(name, x, y.double()).grade != "off", "property",
-            f"It is not associative: the {name} of ((a, b), c) differs from that of (a, (b, c)), so the order of combining would matter.",
+            f"It is not associative: the {name} of ((a, b), c) differs from that of (a, (b, c)), so the order of "
+            f"combining would matter.",
         )
+    silent = torch.zeros_like(s1), d1  # a piece whose keys are 0: no state, but time passes
+    for name, a, b in (("first", silent, (s2, d2)), ("second", (s2, d2), silent)):
+        state, decay = combined(probe, a, b)
+        probe.close(f"state, the {name} piece's state 0", state,
+                    b[1].double().view(-1, 1, 1) * a[0].double() + b[0].double(), axes="BHDE", layer="edge case")
+        probe.close(f"decay, the {name} piece's state 0", decay, d1.double() * d2.double(), axes="H", layer="edge case")
+    fast = torch.exp(-EXTREME.double() * 20)
+    state, decay = combined(probe, (s1.double(), fast), (s2.double(), fast))
+    probe.close("state in float64, slopes 4, 0.01, 0", state, fast.view(-1, 1, 1) * s1.double() + s2.double(),
+                axes="BHDE", layer="edge case")
+    probe.close("decay in float64, slopes 4, 0.01, 0", decay, fast * fast, axes="H", layer="edge case")
     nothing = torch.zeros_like(s1), torch.ones_like(d1)
-    for name, (state, decay) in (("after", combined(probe, nothing, (s1, d1))), ("before", combined(probe, (s1, d1), nothing))):
-        probe.close(f"state, an empty piece {'before' if name == 'after' else 'after'} it", state, s1.double(), axes="BHDE", layer="edge case")
-        probe.close(f"decay, an empty piece {'before' if name == 'after' else 'after'} it", decay, d1.double(), axes="H", layer="edge case")
+    for name, (state, decay) in (("after", combined(probe, nothing, (s1, d1))),
+                                 ("before", combined(probe, (s1, d1), nothing))):
+        probe.close(f"state, an empty piece {'before' if name == 'after' else 'after'} it", state, s1.double(),
+                    axes="BHDE", layer="edge case")
+        probe.close(f"decay, an empty piece {'before' if name == 'after' else 'after'} it", decay, d1.double(),
+                    axes="H", layer="edge case")
 
 
 def summary(probe: Probe, length: int, slopes: Tensor) -> tuple[Tensor, Tensor]:
@@ -613,7 +727,8 @@ def combined(probe: Probe, first: tuple, second: tuple) -> tuple[Tensor, Tensor]
     probe.tensor("state", state, shape=first[0].shape, dtype=first[0].dtype, axes="BHDE")
     probe.tensor("decay", decay, shape=first[1].shape, dtype=first[1].dtype, axes="H")
     probe.require(all(map(torch.equal, before, (*first, *second))), "property",
-                  "combine changed a state or decay in place; whoever called it still needs the old values: compute new tensors instead.")
+                  "combine changed a state or decay in place; whoever called it still needs the old values: compute "
+                  "new tensors instead.")
     return state, decay
 
 
@@ -621,13 +736,16 @@ def combine_mistakes(s1: Tensor, d1: Tensor, s2: Tensor, d2: Tensor) -> dict[str
     s1, d1, s2, d2 = (x.double() for x in (s1, d1, s2, d2))
     one, two = d1.view(-1, 1, 1), d2.view(-1, 1, 1)
     return {
-        "The states are added without decay: the first piece is older by the length of the second, so it is worth its decay.":
+        "The states are added without decay: the first piece is older by the length of the second, so it is worth its "
+        "decay.":
             s1 + s2,
         "The wrong state decays: it is the first one that has to pass the tokens of the second piece.": s1 + one * s2,
-        "The second state decays too: it is already the state at the end, only the first one is older.": two * (s1 + s2),
+        "The second state decays too: it is already the state at the end, only the first one is "
+        "older.": two * (s1 + s2),
         "The first state decays by its own piece: that has already happened, it is the second piece that it has to pass.":
             one * s1 + s2,
-        "The first state decays over both pieces: it is the state at the end of the first one, and has to pass only the second.":
+        "The first state decays over both pieces: it is the state at the end of the first one, and has to pass only "
+        "the second.":
             one * two * s1 + s2,
         "The pieces have changed places: the second state passes the first piece here.": one * s2 + s1,
         "The first piece is lost: the state holds both.": s2,
@@ -644,7 +762,8 @@ def _intra_reference(q, k, v, slopes):
 
 
 def _inter_reference(q, state, slopes):
-    return lightning_attention(q, torch.zeros_like(q), q.new_zeros(*q.shape[:3], state.shape[3]), slopes, state=state)[0]
+    return lightning_attention(q, torch.zeros_like(q), q.new_zeros(*q.shape[:3], state.shape[3]), slopes,
+                               state=state)[0]
 
 
 def _state_reference(k, v, state, slopes):
@@ -663,7 +782,8 @@ EXERCISES = (
     Exercise("4.1", "intra_block", "Intra block", intra_block, lambda: _intra_reference),
     Exercise("4.2", "inter_block", "Inter block", inter_block, lambda: _inter_reference),
     Exercise("4.3", "update_state", "State update", update_state, lambda: _state_reference),
-    Exercise("4.4", "lightning", "Lightning attention", lightning, lambda: lightning_attention, points=(1, 3), part="lightning"),
+    Exercise("4.4", "lightning", "Lightning attention", lightning, lambda: lightning_attention, points=(1, 3),
+             part="lightning"),
     Exercise("4.5", "continue_from", "Continue from a state", continue_from, lambda: _continue_reference),
     Exercise("4.6", "combine", "Combine two pieces", combine, lambda: _combine_reference),
 )

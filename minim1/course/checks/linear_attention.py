@@ -29,14 +29,16 @@ def masked_quadratic(probe: Probe) -> None:
     call = lambda q, k, v: probe.call(q, k, v, slopes)  # noqa: E731
     probe.gradients(call, {"q": q, "k": k, "v": v}, lambda q, k, v: oracles.intra(q, k, v, slopes))
     _double_in_double_out(probe, "output", lambda *qkv: [probe.call(*qkv, slopes)], q, k, v)
-    q, k, v = probe.random(1, 150, 1, 2), probe.random(1, 150, 1, 2), probe.random(1, 150, 1, 3)
-    fast = torch.ones(1)
+    one = [x[:, :1] for x in (q, k, v)]
+    probe.close("output (1 token)", probe.call(*one, slopes), oracles.intra(*one, slopes), layer="edge case")
+    q, k, v = probe.random(1, 150, 3, 2), probe.random(1, 150, 3, 2), probe.random(1, 150, 3, 3)
+    fast = torch.tensor([2.0, 0.01, 0.0])
     out = probe.call(q, k, v, fast)
     probe.require(not isinstance(out, Tensor) or out.isfinite().all(), "edge case", (
-        "With 150 tokens and slope 1 the output has NaN or infinite entries: exp(slope * 149) for a pair with j > i is "
+        "With 150 tokens and slope 2 the output has NaN or infinite entries: exp(slope * 149) for a pair with j > i is "
         "infinite in fp32, and infinity times a mask of 0 is NaN. Make the distance 0 there before exp, then mask."
     ))
-    probe.close("output (150 tokens, slope 1)", out, oracles.intra(q, k, v, fast), layer="edge case")
+    probe.close("output (150 tokens, slopes 2, 0.01, 0)", out, oracles.intra(q, k, v, fast), layer="edge case")
 
 
 def _quadratic_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict:
@@ -123,13 +125,16 @@ def recurrent(probe: Probe) -> None:
     second, _ = probe.call(q[:, 2:], k[:, 2:], v[:, 2:], slopes, state=state)
     whole = oracles.attention(q, k, v, slopes)[0]
     probe.close("two pieces, one after the other", torch.cat([first, second], dim=1), whole, layer="property")
+    _recurrence(probe, *(x[:1, :1] for x in (q, k, v)), slopes, given[:1], "(1 token, from a state)")
+    long = probe.random(1, 150, 3, 4), probe.random(1, 150, 3, 4), probe.random(1, 150, 3, 6)
+    _recurrence(probe, *long, torch.tensor([2.0, 0.01, 0.0]), given[:1], "(150 tokens, slopes 2, 0.01, 0)")
 
 
 def _recurrence(probe: Probe, q, k, v, slopes, state, case: str) -> None:
     arguments = (q, k, v, slopes) if state is None else (q, k, v, slopes, state)
     out, end = probe.pair(probe.call(*arguments), ("out", "state"))
     probe.tensor("output", out, shape=v.shape, dtype=q.dtype)
-    probe.tensor("state", end, shape=(2, 3, 4, 6), dtype=q.dtype, axes="BHDE")
+    probe.tensor("state", end, shape=(*q.shape[:1], 3, 4, 6), dtype=q.dtype, axes="BHDE")
     expected, expected_end = oracles.attention(q, k, v, slopes, state)
     start = oracles.zero_state(k, v) if state is None else state.double()
     ignored = {} if state is None else {
@@ -220,10 +225,10 @@ def decay_slopes(probe: Probe) -> None:
 
 
 def _slopes_case(probe: Probe, heads: int, layer: int, layers: int, kind: str) -> None:
-    slopes = probe.call(num_heads=heads, layer=layer, num_layers=layers)
+    slopes = probe.call(heads, layer, layers)
     case = f"result ({heads} head{'s' * (heads > 1)}, layer {layer} of {layers})"
     probe.tensor(case, slopes, shape=(heads,), dtype=torch.float32)
-    probe.close(case, slopes, oracles.slopes(heads, layer, layers), layer=kind,
+    probe.close(case, slopes, oracles.slopes(heads, layer, layers), layer=kind, tolerance=2e-6,
                 mistakes=_slope_mistakes(heads, layer, layers))
 
 
@@ -240,6 +245,8 @@ def _slope_mistakes(heads: int, layer: int, layers: int) -> dict:
     return {
         "The first slope is too large: the heads are counted from 0. M1 counts h = 1..H, so that the fastest head has "
         "2^(-8/H) and the slowest 2^-8.": 2 ** (-8 * (h - 1) / heads) * (1 - depth + 1e-5),
+        "The 1e-5 in the factor is missing: without it the last layer has slopes of exactly 0.": base * (1 - depth),
+        "The 1e-5 is subtracted from the factor: it is added.": base * (1 - depth - 1e-5),
         "The layers are divided by their number L: counted from 0 the last one is L - 1, and l / (L - 1) is 1 there.":
             base * (1 - layer / layers + 1e-5),
         "The layers are counted from 1: the first is layer 0, whose factor is 1 + 1e-5.":
@@ -248,9 +255,7 @@ def _slope_mistakes(heads: int, layer: int, layers: int) -> dict:
             base * (1 - depth) + 1e-5,
         "The slopes rise with the layer; M1's fall: layer 0 forgets fastest and the last layers hardly at all.":
             base * (depth + 1e-5),
-        "The slopes are the same in every layer: they must shrink by the factor 1 - l/(L-1) + 1e-5.": base,
-        "The last layer has slopes of exactly 0: the 1e-5 in the factor is missing, with which M1 keeps them above 0.":
-            base * (1 - depth),
+        "The slopes are the same in every layer: they must shrink by the factor 1 - l/(L-1) + 1e-5.": base * (1 + 1e-5),
         "These are the decays exp(-slope): return the slopes themselves.": torch.exp(-right),
         "The slopes are negative: the sign belongs to the decay exp(-slope), where the slope is used.": -right,
         "The heads are in the opposite order: head 0 is the fastest, with the largest slope.": right.flip(0),
@@ -283,18 +288,19 @@ def half_life(probe: Probe) -> None:
             "`fraction`, not 1 - fraction.": oracles.half_life(slopes, 1 - fraction),
             **_life_mistakes(slopes, fraction),
         })
-    slow = torch.tensor([4.947e-5, 3.90625e-8])  # M1's slowest lightning head, and the unused last layer's
-    lives = probe.call(slow)
-    probe.require(isinstance(lives, Tensor) and lives.isfinite().all(), "edge case", (
-        "For a slope as small as 4e-8 the half-life is not finite: exp(-4e-8) is 1 in fp32, so a way through exp and "
-        "log forgets the slope. Divide by the slope itself."
-    ))
-    probe.close("result (slow heads)", lives, oracles.half_life(slow), layer="edge case", mistakes={
-        "The half-lives of slow heads are off although those of fast heads are right: exp(-slope) is so close to 1 "
-        "that fp32 keeps few digits of the slope. Divide by the slope itself.":
-            torch.tensor(0.5).log() / torch.exp(-slow).log(),
-        **_padded_slopes(slow, 0.5),
-    })
+    for slope in (4.947e-5, 3.90625e-8):  # M1's slowest lightning head, and the unused last layer's: each by itself, or the larger life hides the other
+        slow = torch.tensor([slope])
+        lives = probe.call(slow)
+        probe.require(isinstance(lives, Tensor) and lives.isfinite().all(), "edge case", (
+            "For a slope as small as 4e-8 the half-life is not finite: exp(-4e-8) is 1 in fp32, so a way through exp and "
+            "log forgets the slope. Divide by the slope itself."
+        ))
+        probe.close("result (slow heads)", lives, oracles.half_life(slow), layer="edge case", mistakes={
+            "The half-lives of slow heads are off although those of fast heads are right: exp(-slope) is so close to 1 "
+            "that fp32 keeps few digits of the slope. Divide by the slope itself.":
+                torch.tensor(0.5).log() / torch.exp(-slow).log(),
+            **_padded_slopes(slow, 0.5),
+        })
     lives = probe.call(torch.tensor([0.0, 0.25]))
     probe.require(isinstance(lives, Tensor) and lives.shape == (2,) and lives[0] == torch.inf, "edge case", (
         f"A head with slope 0 never forgets: its half-life is infinity, yours is {_first(lives)}."

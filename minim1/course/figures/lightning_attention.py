@@ -27,7 +27,8 @@ def weights(length: int, block: int, decay: float, documents: Sequence[int] | No
         ]
         values = [decay ** (i - j) for i, j in pairs]
         fig.add_scatter(
-            x=[j for _, j in pairs], y=[i for i, _ in pairs], name=name, mode="markers", customdata=[round(w, 4) for w in values],
+            x=[j for _, j in pairs], y=[i for i, _ in pairs], name=name, mode="markers",
+            customdata=[round(w, 4) for w in values],
             hovertemplate="token %{y} reads token %{x}: %{customdata}<extra></extra>",
             marker=dict(
                 symbol=symbol, size=[round(largest * (0.35 + 0.65 * w), 1) for w in values],
@@ -37,11 +38,13 @@ def weights(length: int, block: int, decay: float, documents: Sequence[int] | No
             ),
         )
     for edge in range(block, length, block):
-        for line in (dict(x0=-0.5, x1=length - 0.5, y0=edge - 0.5, y1=edge - 0.5), dict(x0=edge - 0.5, x1=edge - 0.5, y0=-0.5, y1=length - 0.5)):
+        for line in (dict(x0=-0.5, x1=length - 0.5, y0=edge - 0.5, y1=edge - 0.5),
+                     dict(x0=edge - 0.5, x1=edge - 0.5, y0=-0.5, y1=length - 0.5)):
             fig.add_shape(type="line", line=dict(color=COLOURS["grey"], width=1), **line)
     for edge in (t for t in range(1, length) if documents[t] != documents[t - 1]):
         fig.add_shape(
-            type="line", x0=-0.5, x1=length - 0.5, y0=edge - 0.5, y1=edge - 0.5, line=dict(color=COLOURS["text"], width=3, dash="dash")
+            type="line", x0=-0.5, x1=length - 0.5, y0=edge - 0.5, y1=edge - 0.5,
+            line=dict(color=COLOURS["text"], width=3, dash="dash")
         )
     ticks = dict(range=[-0.6, length - 0.4], tickvals=list(range(length)), showgrid=False)
     fig.update_xaxes(title="token that is read", constrain="domain", **ticks)
@@ -63,13 +66,16 @@ def reach(slope: float, block: int, dim: int = 128):
         subplot_titles=[f"share through the state, {mean:.0%} on average", "cost per token"],
     )
     fig.add_trace(go.Scatter(
-        x=places, y=[round(x, 4) for x in through], fill="tozeroy", name=STATE, showlegend=False, line=dict(color=COLOURS["lightning"]),
+        x=places, y=[round(x, 4) for x in through], fill="tozeroy", name=STATE, showlegend=False,
+        line=dict(color=COLOURS["lightning"]),
         hovertemplate="token %{x} of its block: %{y:.1%}<extra></extra>",
     ), row=1, col=1)
     pairs, state = cost(block, dim)
     fig.add_trace(go.Bar(
-        x=["pairs", "state"], y=[pairs, state], showlegend=False, text=[f"{pairs:,}", f"{state:,}"], textposition="outside",
-        marker=dict(color=shades("lightning", 2), line=dict(color=COLOURS["text"], width=1)), hovertemplate="%{x}: %{y:,}<extra></extra>",
+        x=["pairs", "state"], y=[pairs, state], showlegend=False, text=[f"{pairs:,}", f"{state:,}"],
+        textposition="outside",
+        marker=dict(color=shades("lightning", 2), line=dict(color=COLOURS["text"], width=1)),
+        hovertemplate="%{x}: %{y:,}<extra></extra>",
     ), row=1, col=2)
     fig.update_xaxes(title="place in the block", row=1, col=1)
     fig.update_yaxes(range=[0, 1.05], tickformat=".0%", row=1, col=1)
@@ -95,9 +101,11 @@ def block_sizes(seconds: Mapping[int, float], length: int, dim: int):
     model = [sum(cost(b, dim)) for b in blocks]
     scale = min(y / z for y, z in zip(measured, model))
     fig = go.Figure()
-    fig.add_scatter(x=blocks, y=[float(f"{y:.4g}") for y in measured], name="measured", mode="lines+markers", **style("lightning"))
+    fig.add_scatter(x=blocks, y=[float(f"{y:.4g}") for y in measured], name="measured", mode="lines+markers",
+                    **style("lightning"))
     fig.add_scatter(
-        x=blocks, y=[float(f"{scale * y:.4g}") for y in model], name="2 B d + 2 d², scaled to touch", mode="lines+markers", **style("grey")
+        x=blocks, y=[float(f"{scale * y:.4g}") for y in model], name="2 B d + 2 d², scaled to touch",
+        mode="lines+markers", **style("grey")
     )
     fig.update_xaxes(title="block length", type="log", tickvals=blocks, ticktext=[str(b) for b in blocks])
     fig.update_yaxes(title="µs per token", type="log", **_plain(measured + [scale * y for y in model]))
@@ -122,7 +130,8 @@ def times(stored: Mapping[str, Mapping[int, float]], live: Mapping[str, Mapping[
     fig, looks = go.Figure(), {"lightning": style("lightning"), "softmax": style("softmax")}
     for name, values in stored.items():
         fig.add_scatter(
-            x=list(values), y=[float(f"{1e3 * y:.4g}") for y in values.values()], name=f"{name}, stored", mode="lines+markers", **looks[name]
+            x=list(values), y=[float(f"{1e3 * y:.4g}") for y in values.values()], name=f"{name}, stored",
+            mode="lines+markers", **looks[name]
         )
     for name, values in (live or {}).items():
         look = looks[name]["marker"]
@@ -144,18 +153,21 @@ def timeline(ranks: int = 4):
 
     own, exchange, mend = 4, 1, 1
     names = [f"rank {rank}" for rank in range(ranks)]
-    known = {1: [own + rank * exchange for rank in range(ranks)], 2: [own + exchange] * ranks}  # row -> when a rank has its state
+    known = {1: [own + rank * exchange for rank in range(ranks)],
+             2: [own + exchange] * ranks}  # row -> when a rank has its state
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.16, subplot_titles=[
         "LASP: each rank waits for the one before it", "LASP+: one exchange of all with all"])
     dark, light = shades("lightning", 2)
     for row, times in known.items():
         for name, colour, pattern, start, length in (
             ("its own piece", dark, "", [0] * ranks, [own] * ranks),
-            ("exchange", COLOURS["grey"], "/", [max(t - exchange, own) for t in times], [exchange if t > own else 0 for t in times]),
+            ("exchange", COLOURS["grey"], "/", [max(t - exchange, own) for t in times],
+             [exchange if t > own else 0 for t in times]),
             ("adds what the state gives", light, "", times, [mend if rank else 0 for rank in range(ranks)]),
         ):
             fig.add_trace(go.Bar(
-                y=names, x=length, base=start, orientation="h", name=name, legendgroup=name, showlegend=row == 1, hoverinfo="skip",
+                y=names, x=length, base=start, orientation="h", name=name, legendgroup=name, showlegend=row == 1,
+                hoverinfo="skip",
                 marker=dict(color=colour, pattern=dict(shape=pattern, bgcolor=colour, fgcolor="white", size=7),
                             line=dict(color=COLOURS["text"], width=1)),
             ), row=row, col=1)

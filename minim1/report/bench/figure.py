@@ -1,8 +1,8 @@
 """The picture of a stored result: time per token against the length, forward and forward + backward side by side.
 
-A flat line is linear cost; a line that rises with slope 1 is quadratic cost. Colours are Okabe and Ito's, which
-colour-blind readers tell apart; each line also has a marker and a dash of its own, and its name at its end, so that the
-picture can be read in grey and needs no legend.
+A flat line is linear cost; a line that rises with slope 1 is quadratic cost. Ours and softmax
+attention have their colours, the other implementations are grey; each line also has a marker and a dash of its own, and
+its name at its end, so that the picture can be read in grey and needs no legend.
 """
 
 import importlib.util
@@ -10,15 +10,16 @@ import math
 from pathlib import Path
 
 from minim1.report.bench.harness import Skip
+from minim1.report.palette import COLOURS
 
 STYLES = {  # colour, marker, dash
-    "minim1": ("#0072B2", "circle", "solid"),
-    "mine": ("#CC79A7", "star", "solid"),
-    "chunked": ("#56B4E9", "square", "dot"),
-    "HF loop": ("#D55E00", "triangle-up", "dash"),
-    "SDPA": ("#000000", "x", "dashdot"),
-    "fla chunk": ("#009E73", "diamond", "longdash"),
-    "fla fused": ("#E69F00", "triangle-down", "longdashdot"),
+    "minim1": (COLOURS["lightning"], "circle", "solid"),
+    "mine": (COLOURS["text"], "star", "solid"),
+    "chunked": ("#4C4C4C", "square", "dot"),
+    "HF loop": (COLOURS["grey"], "triangle-up", "dash"),
+    "SDPA": (COLOURS["softmax"], "x", "dashdot"),
+    "fla chunk": ("#8E8E8E", "diamond", "longdash"),
+    "fla fused": ("#A6A6A6", "triangle-down", "longdashdot"),
 }
 PASSES = ("forward", "forward+backward")
 TITLES = {"forward": "Forward", "forward+backward": "Forward + backward"}
@@ -102,7 +103,7 @@ def figure(result: dict):
         for name, length, value, height in _labels(lines[which], values):
             panels.add_annotation(
                 text=LABELS.get(name, name), x=_log(length), y=height, ax=0, ay=0, xanchor="left", xshift=9,
-                showarrow=False, font=dict(color="#222222", size=12), row=1, col=column,
+                showarrow=False, font=dict(color=COLOURS["text"], size=12), row=1, col=column,
             )
         panels.update_xaxes(
             type="log", title_text="tokens N", tickvals=ticks, ticktext=[_short(n) for n in ticks], row=1, col=column,

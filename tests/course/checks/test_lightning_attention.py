@@ -54,7 +54,8 @@ def test_the_masked_version_of_the_explanation_passes(notebook):
 def test_a_broken_package_changes_no_verdict(solutions, notebook, monkeypatch):
     wrong = Mutant("", "inter_block(q_block, state, slopes)", "0 * inter_block(q_block, state, slopes)")
     before = [run_check(find(i), solutions[find(i).name]) for i in IDS], run("4.4", wrong, notebook)
-    for name in ("lightning_attention", "lightning_chunked", "lightning_fast", "lightning_recurrent", "lightning_step", "decay_slopes"):
+    for name in ("lightning_attention", "lightning_chunked", "lightning_fast", "lightning_recurrent", "lightning_step",
+                 "decay_slopes"):
         monkeypatch.setattr(package, name, lambda *a, **options: 1 / 0)
     monkeypatch.setattr(checks, "lightning_attention", lambda *a, **options: 1 / 0)
     monkeypatch.setattr("minim1.lightning_attention", lambda *a, **options: 1 / 0, raising=False)
@@ -108,7 +109,8 @@ def test_a_mistake_at_a_block_edge_is_told_with_its_place(change, words, noteboo
 
 def test_other_block_lengths_than_the_one_proposed_are_right_too(notebook):
     for length in (1, 7, 64, 100, 1000):
-        cells = [c | {"source": "".join(c["source"]).replace("BLOCK = 64", f"BLOCK = {length}")} for c in notebook["cells"]]
+        cells = [c | {"source": "".join(c["source"]).replace("BLOCK = 64",
+            f"BLOCK = {length}")} for c in notebook["cells"]]
         result = run_check(find("4.4"), functions(notebook | {"cells": cells})["lightning"])
         assert result.status == "passed", (length, result)
 
