@@ -27,7 +27,7 @@ LEVELS = [
 # Inside a function: the default reward looks its families up, `check` its exercise.
 DEFERRED = {("tasks.rewards", "tasks"), ("course.checking", "course.checks")}
 # They read what the user set: the command, MINIM1_SCALE; the others hand their environment to processes they start.
-READ_THE_ENVIRONMENT = {"cli", "course.scale", "course.notebooks", "course.safe_kernel"}
+READ_THE_ENVIRONMENT = {"cli", "course.scale", "course.notebooks.chapters", "course.safe_kernel"}
 
 
 def modules():

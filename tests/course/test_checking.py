@@ -85,6 +85,8 @@ def test_a_blank_one_is_not_started():
     (lambda x, s: np.zeros(3), "type", "ndarray"),
     (lambda x, s: right(x, s).long(), "type", "int64"),
     (lambda x, s: right(x, s).transpose(1, 2), "shape", "axes 1 and 2 are swapped"),
+    (lambda x, s: right(x, s)[:, 2:], "shape", "2 tokens are missing"),
+    (lambda x, s: right(x, s).bfloat16().float(), "value", "as if computed in half precision"),
     (lambda x, s: right(x, s).sum(-1), "shape", "3 axes instead of 4"),
     (lambda x, s: right(x, s).log(), "finite", "NaN or infinite"),
     (lambda x, s: -right(x, s), "value", "sign is wrong everywhere"),

@@ -7,7 +7,7 @@ from tests.course import hand_ins
 
 from minim1.course.checking import CheckFailed, check, run_check
 from minim1.course.checks import EXERCISES
-from minim1.course.notebooks import SOLUTION, _cut
+from minim1.course.notebooks import SOLUTION, cut
 
 IDS = [id for id, exercise in EXERCISES.items() if exercise.chapter in hand_ins.names()]
 HIDDEN_SEEDS = (1, 2, 3)
@@ -165,7 +165,7 @@ def test_the_mutation_score_is_high(mutation):
 
 @every_exercise
 def test_solutions_are_of_a_size_to_write(exercise_id):
-    _, lines = _cut(hand_ins.text(exercise_id), SOLUTION, exercise_id)
+    _, lines = cut(hand_ins.text(exercise_id), SOLUTION, exercise_id)
     assert 1 <= len([line for line in lines if line.strip() and not line.strip().startswith("#")]) <= 20
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from minim1.course import notebooks
+from minim1.course.notebooks.form import SVG, WIDGET, WIDGET_TEXT, _stable_svg
 from minim1.errors import UserError
 
 nbformat = pytest.importorskip("nbformat")
@@ -93,8 +94,8 @@ def noisy(seed):
     outputs = [
         *(new_output("stream", name="stdout", text=part) for part in printed),
         new_output("stream", name="stderr", text=f"warning {seed}"),
-        new_output("display_data", {notebooks.WIDGET: widget, "text/plain": f"VBox({seed})"}),
-        new_output("display_data", {notebooks.SVG: svg, "text/plain": "A picture."}),
+        new_output("display_data", {WIDGET: widget, "text/plain": f"VBox({seed})"}),
+        new_output("display_data", {SVG: svg, "text/plain": "A picture."}),
         new_output("execute_result", {"text/plain": "3"}, execution_count=seed),
     ]
     cell = new_code_cell("1 + 2", execution_count=seed, metadata={"execution": {"begun": str(seed)}})
@@ -111,8 +112,8 @@ def test_what_differs_between_runs_is_gone():
     nbformat.validate(first)
     stream, widget, picture, result = first["cells"][1]["outputs"]
     assert stream["text"] == "one\ntwo\n"
-    assert widget["data"] == {"text/plain": notebooks.WIDGET_TEXT}
-    assert picture["data"][notebooks.SVG].count("abcdef") == 0 and "defs-" in picture["data"][notebooks.SVG]
+    assert widget["data"] == {"text/plain": WIDGET_TEXT}
+    assert picture["data"][SVG].count("abcdef") == 0 and "defs-" in picture["data"][SVG]
     assert result["execution_count"] == first["cells"][1]["execution_count"] == 1
     assert first["cells"][2]["execution_count"] == 2  # nbval refuses an executed notebook without counts
     assert notebooks.normalise(first) == first
@@ -120,7 +121,7 @@ def test_what_differs_between_runs_is_gone():
 
 def test_figures_on_one_page_do_not_share_ids():
     pictures = [f'<svg><defs id="defs-abcdef"><clipPath id="clipabcdef"/></defs><path d="{d}"/></svg>' for d in "MZ"]
-    first, second = (notebooks._stable_svg(picture) for picture in pictures)
+    first, second = (_stable_svg(picture) for picture in pictures)
     assert first.split("defs-")[1][:6] != second.split("defs-")[1][:6]
 
 
@@ -310,9 +311,9 @@ def test_timing_stands_beside_the_chapters(built):
 
 
 @pytest.mark.parametrize("change, said", [
-    (lambda n: n["cells"][3]["outputs"][0]["data"].pop(notebooks.SVG), "without a static picture"),
+    (lambda n: n["cells"][3]["outputs"][0]["data"].pop(SVG), "without a static picture"),
     (lambda n: n["cells"][3]["outputs"][0].update(metadata={}) or n["cells"][3]["outputs"][0]["data"].update(
-        {notebooks.SVG: "<svg></svg>"}), "without alt text"),
+        {SVG: "<svg></svg>"}), "without alt text"),
     (lambda n: [cell.update(outputs=[], execution_count=None) for cell in n["cells"][1:]], "stored without outputs"),
     (lambda n: n["cells"][2].update(execution_count=9), "not as the builder leaves it"),
     (lambda n: n["cells"][1].update(source="import os"), "was not run since its code changed"),
