@@ -13,10 +13,10 @@ from minim1.course.checks import oracles
 from minim1.model.lightning import lightning_attention
 
 BLOCKS = (64, 16, 32, 128, 256)  # block lengths that a learner is likely to have chosen
-ALONG_HEADS = "The decay runs along the wrong axis: there is one slope for each head, so bring it to shape (H, 1, 1) before it " \
-              "multiplies a state (B, H, D_k, D_v)."
+ALONG_HEADS = "The decay runs along the wrong axis: there is one slope for each head, so bring it to shape (H, 1, 1) " \
+              "before it multiplies a state (B, H, D_k, D_v)."
 
-STALE = "A second call with other slopes gives the result for the slopes of the first: something was kept between calls."
+STALE = "A second call with other slopes gives the result for those of the first: something was kept between calls."
 EXTREME = torch.tensor([4.0, 0.01, 0.0])  # slopes that overflow, hardly decay, and do not
 
 
@@ -45,8 +45,8 @@ def intra_block(probe: Probe) -> None:
     one = [x[:, :1] for x in (q, k, v)]
     probe.close("output, 1 token", probe.call(*one, slopes), oracles.intra(*one, slopes))
     probe.gradients(
-        lambda q, k, v: probe.call(q, k, v, slopes), {"q": q, "k": k, "v": v}, lambda q, k,
-        v: oracles.intra(q, k, v, slopes)
+        lambda q, k, v: probe.call(q, k, v, slopes), {"q": q, "k": k, "v": v},
+        lambda q, k, v: oracles.intra(q, k, v, slopes),
     )
     in_float64(probe, (q, k, v, slopes), oracles.intra)
     again(probe, (q, k, v), slopes, oracles.intra)
@@ -83,7 +83,7 @@ def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str,
     def weighted(weights: Tensor, scores: Tensor = scores) -> Callable:
         return lambda: torch.einsum("bhij,bjhe->bihe", scores * weights, v)
 
-    later = "the sum ends at j = i, where j > i the weight must be 0: cut the triangle above the diagonal off with tril."
+    later = "the sum ends at j = i, where j > i the weight must be 0: cut off what is above the diagonal with tril."
     return {
         f"Tokens see later tokens too, with weights above 1: {later}": weighted(torch.exp(-slope * distance)),
         f"Tokens see later tokens too, with weight 1: {later}": weighted(torch.exp(-slope * distance.clamp(min=0))),
@@ -92,7 +92,7 @@ def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str,
         f"Each token sees the next one too: {later}": weighted(causal + (distance == -1)),
         "A token does not see itself: the diagonal belongs to the sum, its weight is decay^0 = 1.":
             weighted(causal * (distance > 0)),
-        "Every weight has one factor of decay too many: the distance from a token to itself is 0, so that its weight is 1.":
+        "Every weight has one factor of decay too many: the distance of a token to itself is 0, its weight is 1.":
             weighted(causal * torch.exp(-slope)),
         "There is no decay: the weight of token j at token i is exp(-s (i - j)), yours is 1.":
             weighted((distance >= 0).double()),
@@ -135,8 +135,8 @@ def inter_block(probe: Probe) -> None:
             lambda: oracles.inter(q, square.transpose(-1, -2), slopes),
     })
     probe.gradients(
-        lambda q, state: probe.call(q, state, slopes), {"q": q, "state": state}, lambda q,
-        state: oracles.inter(q, state, slopes)
+        lambda q, state: probe.call(q, state, slopes), {"q": q, "state": state},
+        lambda q, state: oracles.inter(q, state, slopes),
     )
     in_float64(probe, (q, state, slopes), oracles.inter)
     one = q[:, :1]
@@ -207,10 +207,12 @@ def update_state(probe: Probe) -> None:
     again(probe, (k, v, state), slopes, oracles.carried, axes="BHDE")
     long = probe.random(2, 192, 3, 4), probe.random(2, 192, 3, 3), state, EXTREME
     after = probe.call(*long)
-    probe.require(after.isfinite().all(), "edge case",
+    probe.require(
+        after.isfinite().all(), "edge case",
         "After a block of 192 tokens with slope 4 the state has NaN or infinite numbers: exp(s j) overflows, and a "
-        "quotient of two "
-        "powers that are both 0 is NaN; take the exponential of the difference, -s (m - 1 - j), which is never above 0.")
+        "quotient of two powers that are both 0 is NaN; take the exponential of the difference, -s (m - 1 - j), which "
+        "is never above 0.",
+    )
     probe.close("state after 192 tokens, slopes 4, 0.01, 0", after, oracles.carried(*long), axes="BHDE",
                 layer="edge case")
     cut = m // 2
@@ -231,7 +233,8 @@ def state_mistakes(k: Tensor, v: Tensor, state: Tensor, slopes: Tensor) -> dict[
     def power(exponent: float) -> Tensor:
         return torch.exp(-slopes.double() * exponent).view(-1, 1, 1)
 
-    newest = "The newest key is already decayed: the weight of token j is decay^(m-1-j), which is 1 for the last token, yours is decay^(m-j)."
+    newest = "The newest key is already decayed: the weight of token j is decay^(m-1-j), which is 1 for the last " \
+             "token, yours is decay^(m-j)."
     return {
         "The state is carried along without decay: m tokens later it is worth decay^m of what it was.":
             made(keep=power(0)),
@@ -275,9 +278,9 @@ def blocked(
 ) -> tuple[Tensor, Tensor]:
     """The block form in fp64 with exponents of one's own: right with these defaults, a chosen mistake with others.
 
-    read(i, m), write(j, m), keep(m): exponents of the decay for queries, keys and state in a block of m tokens; read None:
-    the state is not read. early: it is read after the update. forget: it holds the newest block alone. detach: "read" or
-    "carried", where gradients stop.
+    read(i, m), write(j, m), keep(m): exponents of the decay for queries, keys and state in a block of m tokens;
+    read None: the state is not read. early: it is read after the update. forget: it holds the newest block alone.
+    detach: "read" or "carried", where gradients stop.
     """
     state = oracles.zero_state(k, v) if state is None else state.double()
     q, k, v = oracles.double(q, k, v)
@@ -300,14 +303,14 @@ def blocked(
 
 
 def block_mistakes(which: int, given: tuple, blocks: tuple[int, ...], head: str = "") -> dict[str, Callable]:
-    """Sentence -> output (which = 0) or state (1) of the block form with that mistake, for each of some block lengths."""
+    """Sentence -> output (which = 0) or state (1) of the block form with that mistake, for some block lengths."""
     length, found = given[0].shape[1], {}
     for block in blocks:
         weight = f"At token i of a block of {block}, counted from 0, its weight is decay^(i+1), yours is"
         enters = f"At the end of a block of {block} tokens token j, counted from 0, is worth decay^({block - 1}-j)."
         short = f"the last block, shorter than {block} tokens, is treated as if it were full: "
         kinds = {
-            f"the carried state was not decayed. After a block of {block} tokens it is worth decay^{block} of what it was.":
+            f"the carried state was not decayed. After a block of {block} tokens decay^{block} of it is left.":
                 dict(keep=lambda m: 0),
             f"the carried state decays by one token per block. After a block of {block} tokens it is worth "
             f"decay^{block}.":
@@ -349,8 +352,8 @@ def first_difference(value: Tensor, expected: Tensor) -> int:
 
 
 def likely_blocks(length: int, first: int = 0) -> tuple[int, ...]:
-    """Block lengths to explain a mistake with; `first`: where an output differs, since the state is first read, or first
-    carried on, at the second or third block."""
+    """Block lengths to explain a mistake with; `first`: where an output differs, since the state is first read, or
+    first carried on, at the second or third block."""
     return tuple(dict.fromkeys(b for b in (first, first // 2, length, *BLOCKS) if b > 0))
 
 
@@ -448,8 +451,8 @@ def by_documents(
     given: tuple, document_ids: Tensor, *, positions: Callable = oracles.documents, starts: str = "first",
     ends: str = "last"
 ) -> tuple[Tensor, Tensor]:
-    """Documents one by one in fp64. positions(ids) -> their positions; starts: which of them get the incoming state, "first",
-    "every" or "none"; ends: whose state is returned, "first" or "last"."""
+    """Documents one by one in fp64. positions(ids) -> their positions; starts: which of them get the incoming state,
+    "first", "every" or "none"; ends: whose state is returned, "first" or "last"."""
     q, k, v, slopes, state = given
     state = oracles.zero_state(k, v) if state is None else state.double()
     rows, returned = [], []
@@ -584,8 +587,10 @@ def edges(probe: Probe, slopes: Tensor) -> None:
     probe.close("state, 1 token, in row 0 padding", end, expected_end, axes="BHDE", layer="edge case")
     given = (*(x[:1] for x in given[:3]), slopes, state[:1])
     out, end = called(probe, given, ids[:1, :1])
-    probe.require(not out.any() and torch.equal(end, state[:1]), "edge case", "A batch that is nothing but padding "
-                                                                              "must give 0 and return its state as it came.")
+    probe.require(
+        not out.any() and torch.equal(end, state[:1]), "edge case",
+        "A batch that is nothing but padding must give 0 and return its state as it came.",
+    )
     fast = (*inputs(probe, 150), torch.tensor([0.0, 2.0, 6.0]), None)
     compare_rows(probe, "150 tokens, slopes 0, 2, 6", fast, layer="edge case")
     doubles = tuple(x.double() for x in (*inputs(probe, 75), slopes, state))
@@ -604,34 +609,37 @@ def continue_from(probe: Probe) -> None:
     probe.tensor("output", new_out, shape=out.shape, dtype=q.dtype)
     probe.tensor("end", new_end, shape=end.shape, dtype=q.dtype, axes="BHDE")
     expected, expected_end = oracles.attention(q, k, v, slopes, state)
-    mistakes = {sentence: (lambda wrong=wrong: out.double() + wrong()) for sentence,
-                wrong in inter_mistakes(q, state, slopes).items()}
+    read_wrongly = inter_mistakes(q, state, slopes)
+    mistakes = {sentence: (lambda wrong=wrong: out.double() + wrong()) for sentence, wrong in read_wrongly.items()}
     probe.close(f"output, {m} tokens", new_out, expected, mistakes={
         "The outputs are those of a piece that starts at zero: add what each token reads from `state`.": out.double(),
-        "The outputs hold only what is read from `state`: add it to those of the "
-        "piece.": lambda: oracles.inter(q, state, slopes),
-        "The outputs are read from `end`: what stood before the piece is "
-        "`state`.": lambda: out.double() + oracles.inter(q, end, slopes),
+        "The outputs hold only what is read from `state`: add it to those of the piece.":
+            lambda: oracles.inter(q, state, slopes),
+        "The outputs are read from `end`: what stood before the piece is `state`.":
+            lambda: out.double() + oracles.inter(q, end, slopes),
         **mistakes,
     })
     probe.close(f"end, {m} tokens", new_end, expected_end, axes="BHDE", mistakes=end_mistakes(end, slopes, state, m))
     weights = {"out": out, "end": end, "q": q, "state": state}
-    probe.gradients(lambda out, end, q, state: probe.call(out, end, q, slopes, state), weights, lambda out, end, q,
-                    state: (
-        out + oracles.inter(q, state, slopes), end + torch.exp(-slopes.double() * m).view(-1, 1, 1) * state))
-    oracle = lambda s: (out.double() + oracles.inter(q, state, s),
-                        end.double() + torch.exp(-s.double() * m).view(-1, 1, 1) * state)  # noqa: E731
-    other = slopes.flip(0)
-    names, axes = ("output", "end"), (None, "BHDE")
-    for name, letters, value, right, stale in zip(names, axes, probe.call(out, end, q, other, state), oracle(other),
-                                                  oracle(slopes)):
-        probe.close(f"{name} of a second call with other "
-                    f"slopes", value, right, axes=letters, layer="property", mistakes={STALE: stale})
+
+    def continued(out: Tensor, end: Tensor, q: Tensor, state: Tensor, slopes: Tensor = slopes) -> tuple[Tensor, Tensor]:
+        left = torch.exp(-slopes.double() * m).view(-1, 1, 1)
+        return out.double() + oracles.inter(q, state, slopes), end.double() + left * state.double()
+
+    probe.gradients(lambda out, end, q, state: probe.call(out, end, q, slopes, state), weights, continued)
+
+    other, results = slopes.flip(0), (("output", None, expected), ("end", "BHDE", expected_end))
+    values, rights = probe.call(out, end, q, other, state), continued(out, end, q, state, other)
+    for (name, axes, stale), value, right in zip(results, values, rights):
+        probe.close(
+            f"{name} of a second call with other slopes", value, right, axes=axes, layer="property",
+            mistakes={STALE: stale},
+        )
     long = probe.random(2, 192, 3, 4), probe.random(2, 192, 3, 4), probe.random(2, 192, 3, 3)
     piece = [x.float() for x in oracles.attention(*long, EXTREME)]
     whole = oracles.attention(*long, EXTREME, state)
-    for name, letters, value, right in zip(names, axes, probe.call(*piece, long[0], EXTREME, state), whole):
-        probe.close(f"{name}, 192 tokens, slopes 4, 0.01, 0", value, right, axes=letters, layer="edge case")
+    for (name, axes, _), value, right in zip(results, probe.call(*piece, long[0], EXTREME, state), whole):
+        probe.close(f"{name}, 192 tokens, slopes 4, 0.01, 0", value, right, axes=axes, layer="edge case")
     zero = torch.zeros_like(state)
     same, same_end = probe.call(out, end, q, slopes, zero)
     probe.close("output from a zero state", same, out.double(), layer="property")
@@ -716,7 +724,7 @@ def combine(probe: Probe) -> None:
 
 
 def summary(probe: Probe, length: int, slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """state (2, 3, 4, 3) and decay (3,) of a piece of random tokens; D_v = H, so that a wrong axis broadcasts silently."""
+    """state (2, 3, 4, 3) and decay (3,) of a random piece; D_v = H, so that a wrong axis broadcasts silently."""
     k, v = probe.random(2, length, 3, 4), probe.random(2, length, 3, 3)
     return oracles.carried(k, v, oracles.zero_state(k, v), slopes).float(), torch.exp(-slopes * length)
 
@@ -742,7 +750,7 @@ def combine_mistakes(s1: Tensor, d1: Tensor, s2: Tensor, d2: Tensor) -> dict[str
         "The wrong state decays: it is the first one that has to pass the tokens of the second piece.": s1 + one * s2,
         "The second state decays too: it is already the state at the end, only the first one is "
         "older.": two * (s1 + s2),
-        "The first state decays by its own piece: that has already happened, it is the second piece that it has to pass.":
+        "The first state decays by its own piece: that has already happened, it has to pass the second piece.":
             one * s1 + s2,
         "The first state decays over both pieces: it is the state at the end of the first one, and has to pass only "
         "the second.":
