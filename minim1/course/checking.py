@@ -36,8 +36,8 @@ class CheckFailed(AssertionError):
 class Exercise:
     """One row of the table of exercises.
 
-    Fields: id such as "4.2"; name of the function that the learner writes; title; body of the check; reference: gives the
-        function that stands in for the learner's; points of the visible and of the hidden check; part: field of `Parts`.
+    Fields: id such as "4.2"; name of the function that the learner writes; title; body of the check; reference: gives
+        the function that stands in for the learner's; points of the visible and the hidden check; part: field of `Parts`.
     """
 
     id: str
@@ -134,10 +134,11 @@ class Probe:
         return value
 
     def pair(self, value: Any, names: Sequence[str], shapes: Sequence[Sequence[int]] = ()) -> Sequence[Any]:
-        """The value as a tuple of as many entries as there are names; with `shapes`, told when two have changed places."""
+        """The value as a tuple with an entry for each name; with `shapes`, told when two have changed places."""
         wanted = ", ".join(names)
         if not isinstance(value, (tuple, list)) or len(value) != len(names):
-            raise _Stop("type", f"{self._name} returned {_kind(value)}; expected ({wanted}): end with `return {wanted}`.")
+            given = f"{self._name} returned {_kind(value)}; expected ({wanted})"
+            raise _Stop("type", f"{given}: end with `return {wanted}`.")
         for name, entry in zip(names, value):
             if entry is None:
                 raise _Stop("type", f"{self._name} returned None in the place of `{name}`; end with `return {wanted}`.")
@@ -152,7 +153,8 @@ class Probe:
                axes: str | None = None) -> Tensor:
         """Type, shape, dtype and finiteness of a value."""
         if not isinstance(value, Tensor):
-            raise _Stop("type", f"The {name} is {_kind(value)}, expected a tensor of shape {tuple(shape)}: {_to_tensor(value)}")
+            wanted = f"expected a tensor of shape {tuple(shape)}"
+            raise _Stop("type", f"The {name} is {_kind(value)}, {wanted}: {_to_tensor(value)}")
         if tuple(value.shape) != tuple(shape):
             raise _Stop("shape", describe_shape(name, tuple(value.shape), tuple(shape), axes))
         if dtype is not None and value.dtype != dtype:
@@ -164,8 +166,8 @@ class Probe:
         bad = ~value.detach().isfinite()
         if bad.any():
             first = tuple(bad.nonzero()[0].tolist())
-            raise _Stop("finite", f"{int(bad.sum())} of {bad.numel()} entries of the {name} are NaN or infinite, the first at "
-                                  f"index {first}: look for a division by zero or the exponential of a positive number.")
+            raise _Stop("finite", f"{int(bad.sum())} of {bad.numel()} entries of the {name} are NaN or infinite, the first "
+                                  f"at index {first}: look for a division by zero or the exponential of a positive number.")
         return value
 
     def close(self, name: str, value: Any, expected: Tensor, *, mistakes: Mapping[str, Any] | None = None,
@@ -192,8 +194,8 @@ class Probe:
                   mistakes: Mapping[str, Any] | None = None) -> None:
         """Compare the gradients of a random projection of all outputs with regard to each of the inputs.
 
-        Args: call(**inputs): the function's output, a tensor or several, usually through `Probe.call`; expected_call: the oracle's.
-            mistakes: sentence -> a function like `expected_call` that makes the mistake.
+        Args: call(**inputs): the function's output, a tensor or several, usually through `Probe.call`; expected_call: the
+            oracle's; mistakes: sentence -> a function like `expected_call` that makes the mistake.
         """
         wanted_outputs, doubles = _run_with_gradients(expected_call, {name: x.double() for name, x in inputs.items()})
         weights = [torch.randn(x.shape, generator=self.generator, dtype=torch.float64) for x in wanted_outputs]
@@ -203,8 +205,8 @@ class Probe:
         for number, (x, expected) in enumerate(zip(outputs, wanted_outputs)):
             self.tensor(f"output {number}" if len(outputs) > 1 else "output", x, shape=expected.shape)
         if not any(x.requires_grad for x in outputs):
-            raise _Stop("gradient", f"No gradient flows through {self._name}: its result is cut off from its inputs, as "
-                                    "`.detach()`, `.data`, `.item()`, `torch.no_grad()`, or `torch.tensor(...)` of a tensor do.")
+            raise _Stop("gradient", f"No gradient flows through {self._name}: its result is cut off from its inputs, as by "
+                                    "`.detach()`, `.data`, `.item()`, `torch.no_grad()`, or `torch.tensor(...)` of a tensor.")
         try:
             gradients = _project(outputs, leaves, weights)
         except RuntimeError as error:
@@ -214,8 +216,8 @@ class Probe:
                 expected = torch.zeros_like(inputs[name], dtype=torch.float64)
                 gradient = torch.zeros_like(inputs[name]) if gradient is None else gradient
             if gradient is None:
-                raise _Stop("gradient", f"No gradient reaches `{name}`, although the output depends on it: somewhere on the way it is "
-                                        "detached, or replaced by numbers.")
+                raise _Stop("gradient", f"No gradient reaches `{name}`, although the output depends on it: somewhere on the "
+                                        "way it is detached, or replaced by numbers.")
             index = list(leaves).index(name)
             wrong = {sentence: (lambda other=other: _expected_gradients(other, inputs, weights)[index])
                      for sentence, other in (mistakes or {}).items()}
@@ -236,16 +238,19 @@ class Probe:
         if blank and blank[1] in (None, self.exercise.id):
             return _Stop("", "", status="not started")
         if blank:
-            return _Stop("type", f"{self._name} calls the function of exercise {blank[1]}, which is not written yet: solve that first.")
+            other = f"{self._name} calls the function of exercise {blank[1]}, which is not written yet"
+            return _Stop("type", f"{other}: solve that first.")
         called = ", when called with " + ", ".join(f"{name} {_shown(x)}" for name, x in given.items()) if given else ""
-        return _Stop("type", f"{self._name} raised {type(error).__name__}: {_first_line(error)}{_line_of(error)}{called}.")
+        raised = f"{type(error).__name__}: {_first_line(error)}{_line_of(error)}"
+        return _Stop("type", f"{self._name} raised {raised}{called}.")
 
 
 def run_check(exercise: Exercise, function: Any, seeds: Sequence[int] = (0,)) -> Result:
     """The verdict on a function, whoever wrote it. Raises only what a mistake in the check itself raises."""
     where = place(function)
     if not callable(function):
-        return Result(exercise, "wrong", f"{exercise.name} is {_kind(function)}, expected a function.", "type", where=where)
+        sentence = f"{exercise.name} is {_kind(function)}, expected a function."
+        return Result(exercise, "wrong", sentence, "type", where=where)
     rows = []
     with _stderr() as said, warnings.catch_warnings(record=True) as caught, torch.enable_grad():
         warnings.simplefilter("always")
@@ -317,7 +322,8 @@ def _check_own(exercise: Exercise, function: Any, seeds: Sequence[int]) -> Resul
     """`run_check` that refuses the package's own function under the learner's name."""
     home = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None) or ""
     if home.split(".")[0] == "minim1":
-        sentence = f"This {exercise.name} is the package's own ({home}), not yours: write it in the cell above and run that cell."
+        sentence = (f"This {exercise.name} is the package's own ({home}), not yours: write it in the cell above and run "
+                    "that cell.")
         return Result(exercise, "wrong", sentence, "type", where=place(function))
     return run_check(exercise, function, seeds)
 
@@ -404,4 +410,6 @@ def _line_of(error: BaseException) -> str:
     """The innermost line of the learner's own code in a traceback: the last frame that is not a library's."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename
               and Path(f.filename).parent != Path(__file__).parent]
-    return f" in line {frames[-1].lineno} (`{frames[-1].line}`) of {_file_name(frames[-1].filename)}" if frames and frames[-1].line else ""
+    if not frames or not frames[-1].line:
+        return ""
+    return f" in line {frames[-1].lineno} (`{frames[-1].line}`) of {_file_name(frames[-1].filename)}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # of the largest value
+# of the largest expected value
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 DIGITS = 7  # length of the bar: digits in which two values agree
 AXES = {4: "BTHE", 3: "BTE", 2: "TE", 1: "H"}  # E stands for D_v, as in the state, BHDE
 AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "row", "E": "column"}
@@ -46,7 +47,9 @@ def compare(name: str, value: Tensor, expected: Tensor, tolerance: float | None 
     return Row(name, "close" if relative <= tolerance else "off", digits, difference)
 
 
-def describe_difference(value: Tensor, expected: Tensor, axes: str | None = None, tolerance: float | None = None) -> str:
+def describe_difference(
+    value: Tensor, expected: Tensor, axes: str | None = None, tolerance: float | None = None
+) -> str:
     """Where and how two tensors of one shape differ, in words.
 
     >>> describe_difference(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
@@ -100,10 +103,10 @@ def describe_shape(name: str, got: tuple, wanted: tuple, axes: str | None = None
     letters = f" = ({', '.join(axes).replace('E', 'D_v')})" if len(axes) == len(wanted) and axes else ""
     moved = [axis for axis, (a, b) in enumerate(zip(got, wanted)) if a != b]
     if len(got) != len(wanted):
-        hint = f"it has {len(got)} axes instead of {len(wanted)}: look for a missing or extra unsqueeze, squeeze or sum."
+        hint = f"{len(wanted)} axes are expected: look for a missing or extra unsqueeze, squeeze or sum."
     elif len(moved) == 1 and axes[moved[0] : moved[0] + 1] == "T":
         missing = wanted[moved[0]] - got[moved[0]]
-        hint = f"{abs(missing)} token{'s' * (abs(missing) > 1)} {'is' if abs(missing) == 1 else 'are'} {'missing' if missing > 0 else 'too many'}."
+        hint = f"tokens missing: {missing}." if missing > 0 else f"tokens too many: {-missing}."
     elif sorted(got) != sorted(wanted):
         hint = "check which axis each sum or product runs over."
     elif len(moved) == 2:
