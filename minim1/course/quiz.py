@@ -95,15 +95,12 @@ def to_html(questions: list[dict]) -> str:
 
 
 def to_text(questions: list[dict]) -> str:
-    """For a terminal: the questions, then the letters of the right answers."""
-    lines, answers = [], []
+    """For a terminal: the questions and their options, without the answers."""
+    lines = []
     for number, question in enumerate(questions, start=1):
         lines.append(f"{number}. {question['text']}")
-        for letter, option in zip("abcdefghij", question["options"]):
-            lines.append(f"   {letter}) {option['text']}")
-            if option["right"]:
-                answers.append(f"{number}{letter}")
-    return "\n".join([*lines, f"Answers: {', '.join(answers)}"])
+        lines += [f"   {letter}) {option['text']}" for letter, option in zip("abcdefghij", question["options"])]
+    return "\n".join(lines)
 
 
 def _markup(text: str) -> str:

@@ -33,6 +33,39 @@ QUADRATIC = [
     Mutant("detached scores", "scores * weights", "scores.detach() * weights"),
     Mutant("always fp32", "scores * weights, v)", "scores * weights, v).float()"),
     Mutant("nothing returned", "    return torch", "    out = torch"),
+    Mutant("triu for tril", ".tril()", ".triu()"),
+    Mutant("distance j - i, clamped away", "time[:, None] - time  #", "time - time[:, None]  #"),
+    Mutant("weights transposed", ".tril()", ".tril().mT"),
+    Mutant("weights transposed before the mask", ".tril()", ".mT.tril()"),
+    Mutant("scores transposed in the last product", '"bhij,bjhe->bihe"', '"bhji,bjhe->bihe"'),
+    Mutant("softmax, scaled, then mask and decay", "scores * weights",
+           "torch.softmax(scores / q.shape[-1] ** 0.5, -1) * weights"),
+    Mutant("softmax after mask and decay", "scores * weights", "torch.softmax(scores * weights, -1)"),
+    Mutant("softmax after the decay", "scores * weights",
+           "torch.softmax((scores * weights).masked_fill(distance < 0, -torch.inf), -1)"),
+    Mutant("softmax, then the mask alone", "scores * weights", "torch.softmax(scores, -1).tril()"),
+    Mutant("brackets moved", source="""
+def masked_quadratic(q, k, v, slopes):
+    return torch.einsum("bihd,bhde->bihe", q, torch.einsum("bjhd,bjhe->bhde", k, v))
+"""),
+    Mutant("reshape for transpose", source="""
+def masked_quadratic(q, k, v, slopes):
+    B, T, H, D = q.shape
+    q, k, v = q.reshape(B, H, T, D), k.reshape(B, H, T, D), v.reshape(B, H, T, -1)
+    time = torch.arange(T)
+    weights = torch.exp(-slopes[:, None, None] * (time[:, None] - time).clamp(min=0)).tril().to(q.dtype)
+    return ((q @ k.transpose(-1, -2)) * weights @ v).reshape(B, T, H, -1)
+"""),
+    Mutant("reshape for transpose on the way in", source="""
+def masked_quadratic(q, k, v, slopes):
+    B, T, H, D = q.shape
+    q, k, v = q.reshape(B, H, T, D), k.reshape(B, H, T, D), v.reshape(B, H, T, -1)
+    time = torch.arange(T)
+    weights = torch.exp(-slopes[:, None, None] * (time[:, None] - time).clamp(min=0)).tril().to(q.dtype)
+    return ((q @ k.transpose(-1, -2)) * weights @ v).transpose(1, 2)
+"""),
+    Mutant("reshape for transpose on the way out", '"bhij,bjhe->bihe", scores * weights, v)',
+           '"bhij,bjhe->bhie", scores * weights, v).reshape(v.shape)'),
     Mutant("zeros", source="def masked_quadratic(q, k, v, slopes):\n    return torch.zeros_like(v)\n"),
 ]
 
@@ -52,6 +85,18 @@ def recurrent(q, k, v, slopes, state=None):
            "decay * (state + k[:, t, :, :, None] * v[:, t, :, None, :])"),
     Mutant("the new token is decayed", "decay * state + k", "state + decay * k"),
     Mutant("no decay", "decay * state", "state"),
+    Mutant("decayed for reading only", source="""
+def recurrent(q, k, v, slopes, state=None):
+    decay = torch.exp(-slopes).view(-1, 1, 1)
+    if state is None:
+        state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
+    outputs = []
+    for t in range(q.shape[1]):
+        new = k[:, t, :, :, None] * v[:, t, :, None, :]
+        outputs.append((q[:, t, :, None, :] @ (decay * state + new)).squeeze(-2))
+        state = state + new
+    return torch.stack(outputs, dim=1), state
+"""),
     Mutant("sign of the exponent", "-slopes", "slopes"),
     Mutant("slope as decay", "torch.exp(-slopes)", "slopes"),
     Mutant("1 - slope as decay", "torch.exp(-slopes)", "(1 - slopes)"),
@@ -95,6 +140,14 @@ def recurrent(q, k, v, slopes, state=None):
     Mutant("state kept in fp32", "dim=1), state", "dim=1), state.float()"),
     Mutant("asks a tensor for its truth", "if state is None:", "if not state:"),
     Mutant("the last token left out", "range(q.shape[1])", "range(q.shape[1] - 1)"),
+    Mutant("results exchanged", "torch.stack(outputs, dim=1), state", "state, torch.stack(outputs, dim=1)"),
+    Mutant("no state returned", "dim=1), state", "dim=1), None"),
+    Mutant("a list of outputs", "torch.stack(outputs, dim=1)", "outputs"),
+    Mutant("decay exp(-s t)", "decay * state + k", "decay ** t * state + k"),
+    Mutant("decay exp(-s (t + 1))", "decay * state + k", "decay ** (t + 1) * state + k"),
+    Mutant("returns the plain sum", "dim=1), state", 'dim=1), torch.einsum("bthd,bthe->bhde", k, v)'),
+    Mutant("returned state detached", "dim=1), state", "dim=1), state.detach()"),
+    Mutant("reads a detached state", "@ state)", "@ state.detach())"),
     Mutant("backwards in time", "range(q.shape[1])", "reversed(range(q.shape[1]))"),
 ]
 
@@ -116,6 +169,13 @@ SLOPES = [
     Mutant("one layer divides by zero", "layer / (num_layers - 1) if num_layers > 1 else 0.0",
            "layer / (num_layers - 1)"),
     Mutant("one layer has factor 1e-5", "else 0.0", "else 1.0"),
+    Mutant("one layer has factor 1", "(1 - depth + 1e-5)", "(1 - depth + 1e-5 * (num_layers > 1))"),
+    Mutant("1e-5 only where the factor would be 0", "(1 - depth + 1e-5)", "max(1 - depth, 1e-5)"),
+    Mutant("10e-5", "1e-5", "10e-5"),
+    Mutant("an integer base", "2 ** (-8 * heads / num_heads)", "2 ** (-8 * heads.long() // num_heads)"),
+    Mutant("floored exponents", "-8 * heads / num_heads", "-8 * heads // num_heads"),
+    Mutant("l / L - 1", "layer / (num_layers - 1)", "layer / num_layers - 1"),
+    Mutant("l // (L - 1)", "layer / (num_layers - 1)", "layer // (num_layers - 1)"),
     Mutant("layers from 1", "depth = layer /", "depth = (layer + 1) /"),
     Mutant("fp64", ".float()", ""),
     Mutant("a list", ".float()", ".tolist()"),

@@ -29,6 +29,8 @@ def half_lives(lives: Tensor, softmax_layers: Sequence[int] = ()):
     ))
     for power in powers:
         heads, layers = _level(logs, power)
+        if len(layers) < 2:
+            continue
         fig.add_scatter(
             x=heads, y=layers, mode="lines", line=dict(color=COLOURS["text"], width=1.5), hoverinfo="skip", showlegend=False
         )
