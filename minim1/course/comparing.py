@@ -100,10 +100,10 @@ def _where_wrong(wrong: Tensor, axes: str) -> str:
 def describe_shape(name: str, got: tuple, wanted: tuple, axes: str | None = None) -> str:
     """What to say of a shape that is not the wanted one."""
     axes = axes or AXES.get(len(wanted), "")
-    letters = f" = ({', '.join(axes).replace('E', 'D_v')})" if len(axes) == len(wanted) and axes else ""
+    letters = f" = ({', '.join(axes).replace('E', 'D_v')}{',' * (len(axes) == 1)})" if len(axes) == len(wanted) > 0 else ""
     moved = [axis for axis, (a, b) in enumerate(zip(got, wanted)) if a != b]
     if len(got) != len(wanted):
-        hint = f"{len(wanted)} axes are expected: look for a missing or extra unsqueeze, squeeze or sum."
+        hint = f"it should have {len(wanted)} axes, not {len(got)}; look for a missing or extra unsqueeze, squeeze or sum."
     elif len(moved) == 1 and axes[moved[0] : moved[0] + 1] == "T":
         missing = wanted[moved[0]] - got[moved[0]]
         hint = f"tokens missing: {missing}." if missing > 0 else f"tokens too many: {-missing}."

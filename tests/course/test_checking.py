@@ -87,7 +87,7 @@ def test_a_blank_one_is_not_started():
     (lambda x, s: right(x, s).transpose(1, 2), "shape", "axes 1 and 2 are swapped"),
     (lambda x, s: right(x, s)[:, 2:], "shape", "tokens missing: 2"),
     (lambda x, s: right(x, s).bfloat16().float(), "value", "as if computed in half precision"),
-    (lambda x, s: right(x, s).sum(-1), "shape", "4 axes are expected"),
+    (lambda x, s: right(x, s).sum(-1), "shape", "should have 4 axes, not 3"),
     (lambda x, s: right(x, s).log(), "finite", "NaN or infinite"),
     (lambda x, s: -right(x, s), "value", "sign is wrong everywhere"),
     (lambda x, s: right(x, s) / 8, "value", "0.125 times"),

@@ -14,8 +14,10 @@ from minim1.model.lightning import lightning_attention
 
 BLOCKS = (64, 16, 32, 128, 256)  # block lengths that a learner is likely to have chosen
 ALONG_HEADS = "The decay runs along the wrong axis: there is one slope for each head, so bring it to shape (H, 1, 1) " \
-              "before it multiplies a state (B, H, D_k, D_v)."
+              "before it multiplies a state (B, H, D, D_v)."
 
+OPPOSITE = "The heads have one another's slopes: slopes[h] belongs to head h."
+SCALED = "The output is divided by sqrt(D): lightning attention has no scale."
 STALE = "A second call with other slopes gives the result for those of the first: something was kept between calls."
 EXTREME = torch.tensor([4.0, 0.01, 0.0])  # slopes that overflow, hardly decay, and do not
 
@@ -23,6 +25,13 @@ EXTREME = torch.tensor([4.0, 0.01, 0.0])  # slopes that overflow, hardly decay, 
 def decays(slopes: Tensor, exponents: Tensor) -> Tensor:
     """(T, H): exp(-s e) for each exponent e."""
     return torch.exp(-exponents.double().view(-1, 1) * slopes.double())
+
+
+def other_decays(slopes: Tensor) -> dict[str, Tensor]:
+    """Sentence -> (H,), what might be taken for the decay of one token."""
+    slopes = slopes.double()
+    return {f"The decay has the wrong base: per token it is exp(-slope), yours is {name}.": decay for name, decay in (
+        ("2^(-slope)", 2**-slopes), ("1 - slope", 1 - slopes), ("the slope itself", slopes))}
 
 
 def in_float64(probe: Probe, given: tuple, oracle: Callable, *, name: str = "output", axes: str | None = None) -> None:
@@ -103,20 +112,24 @@ def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str,
             weighted(1, scores.masked_fill(distance < 0, float("-inf")).softmax(-1)),
         "There is a softmax over the decayed scores: lightning attention has neither softmax nor denominator.":
             weighted(1, (scores * causal).softmax(-1)),
+        "There is a softmax before the decay: lightning attention has neither softmax nor denominator.":
+            weighted(causal, scores.masked_fill(distance < 0, float("-inf")).softmax(-1)),
+        "There is a softmax over all tokens before the decay: lightning attention has no softmax.":
+            weighted(causal, scores.softmax(-1)),
         "The output is divided by the sum of the weights: lightning attention has no denominator.":
             weighted(causal / causal.sum(-1, keepdim=True)),
+        "The output is divided by the sum of the decayed scores: lightning attention has no denominator.":
+            weighted(causal / torch.einsum("bhij,hij->bhi", scores, causal).unsqueeze(-1)),
         "Queries and keys have changed places: row i of the scores belongs to q_i, column j to k_j.":
             weighted(causal, scores.transpose(-1, -2)),
         "Time runs backwards: token i must see the tokens before it, yours sees those after it.":
             weighted(causal.transpose(-1, -2)),
         "Time runs backwards: token i must see the tokens before it, yours sees those after it, all with weight 1.":
             weighted((distance <= 0).double()),
-        "The decay has the wrong base: per token it is exp(-slope), yours is 2^(-slope).": weighted(
-            torch.where(distance >= 0, 2 ** (-slope * distance.clamp(min=0)), 0)),
         "All heads decay with the first head's slope: head h has its own, slopes[h].": weighted(causal[:1]),
-        "The heads have one another's slopes: slopes[h] belongs to head h.": weighted(causal.flip(0)),
-        "The slope is used as if it were the decay: the decay per token is exp(-slope).":
-            weighted(torch.where(distance >= 0, slope ** distance.clamp(min=0), 0)),
+        OPPOSITE: weighted(causal.flip(0)),
+        **{sentence: weighted(torch.where(distance >= 0, decay.view(-1, 1, 1) ** distance.clamp(min=0), 0))
+           for sentence, decay in other_decays(slopes).items()},
     }
 
 
@@ -173,10 +186,16 @@ def inter_mistakes(q: Tensor, state: Tensor, slopes: Tensor) -> dict[str, Callab
         "The decays run backwards, and are those of the keys, decay^(m-1-j): a query at token i needs decay^(i+1).":
             weighted(decays(slopes, m - 1 - time)),
         "The weights grow: the exponent is -s (i + 1), with a minus.": weighted(1 / right),
-        "The output is divided by sqrt(D): lightning attention has no scale.": weighted(right / dim**0.5),
+        SCALED: weighted(right / dim**0.5),
         "All heads decay with the first head's slope: head h has its own, "
         "slopes[h].": weighted(right[:, :1].expand_as(right)),
-        "The heads have one another's slopes: slopes[h] belongs to head h.": weighted(right.flip(1)),
+        OPPOSITE: weighted(right.flip(1)),
+        "The decays were made as (H, m) and reshaped to (m, H), which mixes tokens and heads: transpose them instead.":
+            weighted(right.T.reshape(right.shape)),
+        "The state was reshaped where it should be transposed, or not be touched at all: its rows belong to q, its "
+        "columns to v.":
+            lambda: oracles.inter(q, state.mT.reshape(state.shape), slopes),
+        **{sentence: weighted(decay ** (time.view(-1, 1) + 1)) for sentence, decay in other_decays(slopes).items()},
         "Every decay is applied twice: only q (or only the result) is multiplied by decay^(i+1), not both.":
             weighted(right**2),
     }
@@ -187,7 +206,7 @@ def inter_mistakes(q: Tensor, state: Tensor, slopes: Tensor) -> dict[str, Callab
 
 def update_state(probe: Probe) -> None:
     m = 2 * probe.size(2, 4) + 1
-    k, v, slopes = probe.random(2, m, 3, 4), probe.random(2, m, 3, 3), probe.slopes(3)
+    k, v, slopes = probe.random(2, m, 3, 4), probe.random(2, m, 3, 3), probe.slopes(3, low=0.02)
     state = probe.random(2, 3, 4, 3)  # D_v = H: a decay along the wrong axis would broadcast without a word
     after = probe.call(k, v, state, slopes)
     probe.tensor("state", after, shape=(2, 3, 4, 3), dtype=k.dtype, axes="BHDE")
@@ -214,7 +233,7 @@ def update_state(probe: Probe) -> None:
         "is never above 0.",
     )
     probe.close("state after 192 tokens, slopes 4, 0.01, 0", after, oracles.carried(*long), axes="BHDE",
-                layer="edge case")
+                layer="edge case", mistakes=state_mistakes(*long))
     cut = m // 2
     halves = probe.call(k[:, cut:], v[:, cut:], probe.call(k[:, :cut], v[:, :cut], state, slopes), slopes)
     probe.close(f"state after {cut} + {m - cut} tokens", halves, oracles.carried(k, v, state, slopes), axes="BHDE",
@@ -261,10 +280,24 @@ def state_mistakes(k: Tensor, v: Tensor, state: Tensor, slopes: Tensor) -> dict[
         "The keys of all heads decay with the first head's slope: head h has its own, "
         "slopes[h].": made(right[:, :1].expand_as(right)),
         ALONG_HEADS: made(keep=torch.exp(-slopes.double() * m)),
+        OPPOSITE: made(right.flip(1), power(m).flip(0)),
+        "The keys decay with other heads' slopes: slopes[h] belongs to head h.": made(right.flip(1)),
+        "The old state decays with other heads' slopes: slopes[h] belongs to head h.": made(keep=power(m).flip(0)),
+        "What is added is divided by sqrt(D): lightning attention has no scale.": made(right / k.shape[-1] ** 0.5),
+        "What is added is divided by m: the state is a sum, not a mean.": made(right / m),
         "All heads decay with the first head's slope: head h has its own, "
         "slopes[h].": made(right[:, :1].expand_as(right), power(m)[:1]),
         "The number of tokens is taken from the wrong axis: time is axis 1 of k, the batch axis 0.":
             made(keep=power(k.shape[0])),
+        **{sentence: made(decay ** (m - 1 - time).view(-1, 1), decay.view(-1, 1, 1) ** m)
+           for sentence, decay in other_decays(slopes).items()},
+        **{sentence: made(*weights) for block in BLOCKS for sentence, weights in {
+            f"The keys are decayed as in a block of {block} tokens: of a table for full blocks, a block of m tokens "
+            f"needs the last m entries.": (decays(slopes, block - 1 - time),),
+            f"The state decays by {block} tokens: m is the length of this block, k.shape[1].": (right, power(block)),
+            f"Keys and state are decayed as in a block of {block} tokens: m is the length of this block, k.shape[1].":
+                (decays(slopes, block - 1 - time), power(block)),
+        }.items()},
     }
 
 
@@ -306,21 +339,27 @@ def block_mistakes(which: int, given: tuple, blocks: tuple[int, ...], head: str 
     """Sentence -> output (which = 0) or state (1) of the block form with that mistake, for some block lengths."""
     length, found = given[0].shape[1], {}
     for block in blocks:
-        weight = f"At token i of a block of {block}, counted from 0, its weight is decay^(i+1), yours is"
-        enters = f"At the end of a block of {block} tokens token j, counted from 0, is worth decay^({block - 1}-j)."
+        size, last = (block, block - 1) if block < length else ("m", "m-1")
+        weight = f"At token i of a block of {size}, counted from 0, its weight is decay^(i+1), yours is"
+        enters = f"At the end of a block of {size} tokens token j, counted from 0, is worth decay^({last}-j)."
         short = f"the last block, shorter than {block} tokens, is treated as if it were full: "
         kinds = {
-            f"the carried state was not decayed. After a block of {block} tokens decay^{block} of it is left.":
+            f"the carried state was not decayed. After a block of {size} tokens decay^{size} of it is left.":
                 dict(keep=lambda m: 0),
-            f"the carried state decays by one token per block. After a block of {block} tokens it is worth "
-            f"decay^{block}.":
+            f"the carried state decays by one token per block. After a block of {size} tokens it is worth "
+            f"decay^{size}.":
                 dict(keep=lambda m: 1),
-            f"the blocks, of {block} tokens each, do not know of one another. Add what the state says to each block's "
+            f"the carried state decays by one token too few. After a block of {size} tokens it is worth decay^{size}.":
+                dict(keep=lambda m: m - 1),
+            f"the carried state decays by one token too many. After a block of {size} tokens it is worth "
+            f"decay^{size}.":
+                dict(keep=lambda m: m + 1),
+            f"the blocks, of {size} tokens each, do not know of one another. Add what the state says to each block's "
             f"own output.":
                 dict(read=None),
-            f"the state holds the newest block of {block} tokens alone. Add decay^{block} times the state of "
+            f"the state holds the newest block of {size} tokens alone. Add decay^{size} times the state of "
             f"before.": dict(forget=True),
-            f"the state is updated before it is read. A block of {block} tokens reads the state that the blocks before "
+            f"the state is updated before it is read. A block of {size} tokens reads the state that the blocks before "
             f"it left.":
                 dict(early=True),
             f"the state is read one decay too strong. {weight} decay^i.": dict(read=lambda i, m: i),
@@ -363,7 +402,7 @@ def lightning(probe: Probe) -> None:
     length = 130 + probe.size(3, 60)
     long = (*inputs(probe, length), slopes, None)
     compare_rows(probe, f"{length} tokens", long)
-    compare_rows(probe, "256 tokens and a state", (*inputs(probe, 256, batch=1), slopes, probe.random(1, 3, 4, 6)))
+    compare_rows(probe, "768 tokens and a state", (*inputs(probe, 768, batch=1), slopes, probe.random(1, 3, 4, 6)))
     gradients(probe)
     pieces(probe, long)
     documents(probe, slopes)
@@ -381,9 +420,10 @@ def called(probe: Probe, given: tuple, document_ids: Tensor | None = None) -> tu
     q, k, v, slopes, state = given
     documents = {} if document_ids is None else {"document_ids": document_ids}
     value = probe.call(q, k, v, slopes, **({} if state is None else {"state": state}), **documents)
-    out, end = probe.pair(value, ("out", "state"))
-    probe.tensor("output", out, shape=(*q.shape[:3], v.shape[3]), dtype=q.dtype)
-    probe.tensor("state", end, shape=(q.shape[0], q.shape[2], q.shape[3], v.shape[3]), dtype=q.dtype, axes="BHDE")
+    shapes = (*q.shape[:3], v.shape[3]), (q.shape[0], *q.shape[2:], v.shape[3])
+    out, end = probe.pair(value, ("out", "state"), shapes)
+    probe.tensor("output", out, shape=shapes[0], dtype=q.dtype)
+    probe.tensor("state", end, shape=shapes[1], dtype=q.dtype, axes="BHDE")
     return out, end
 
 
@@ -391,7 +431,10 @@ def compare_rows(probe: Probe, name: str, given: tuple, *, layer: str = "value")
     """Output and state against the sum over pairs."""
     out, end = called(probe, given)
     expected, expected_end = oracles.attention(*given)
-    mistakes, wrong_ends, state, length = {}, {}, given[4], out.shape[1]
+    state, length = given[4], out.shape[1]
+    flipped = (*given[:3], given[3].flip(0), state)
+    wrong_ends = {OPPOSITE: lambda: oracles.attention(*flipped)[1]}
+    mistakes = {OPPOSITE: lambda: oracles.attention(*flipped)[0], SCALED: expected / given[0].shape[3] ** 0.5}
     if state is not None:
         nothing = oracles.attention(*given[:4], None)
         mistakes["The incoming state is ignored: the first block starts from `state`, not from zero."] = nothing[0]
@@ -494,13 +537,16 @@ def document_mistakes(which: int, given: tuple, ids: Tensor) -> dict[str, Callab
     def whole() -> Tensor:
         return oracles.attention(*given)[which]
 
-    def decaying(query: Tensor = q) -> Tensor:
-        """Padding has no keys, but time passes: it belongs to the document before it."""
+    def decaying(query: Tensor = q * (ids >= 0).view(*ids.shape, 1, 1), places: str = "bia") -> Tensor:
+        """Padding has no keys, but time passes: it belongs to the document before it. places: whether so before the
+        first real token, between two of them, after the last one."""
         filled = [list(row) for row in ids.tolist()]
         for row in filled:
-            real = next((n for n in row if n >= 0), 0)
+            real = [t for t, number in enumerate(row) if number >= 0]
             for t, number in enumerate(row):
-                row[t] = real = number if number >= 0 else real
+                place = "b" if t < real[0] else "a" if t > real[-1] else "i"
+                if number < 0 and place in places:
+                    row[t] = row[max(t - 1, 0)] if place != "b" else row[real[0]]
         hidden = [x * (ids >= 0).view(*ids.shape, 1, 1) for x in (k, v)]
         return by_documents((query, *hidden, slopes, state), torch.tensor(filled))[which]
 
@@ -520,6 +566,8 @@ def document_mistakes(which: int, given: tuple, ids: Tensor) -> dict[str, Callab
         "gets the "
         "incoming state, the last one leaves the returned "
         "state.": by(positions=lambda row: sorted(oracles.documents(row), key=lambda at: row[at[0]])),
+        "A document of a single token is left out: it is a document like any other.":
+            by(positions=lambda row: [at for n, at in enumerate(oracles.documents(row)) if n == 0 or len(at) > 1]),
         "Documents with id 0 are taken for padding: any id from 0 on is a document, only -1 is padding.":
             by(positions=lambda row: oracles.documents([n if n > 0 else -1 for n in row])),
         "Padding was run as a document of its own: where document_ids is -1 the output is 0 and nothing enters a "
@@ -527,10 +575,17 @@ def document_mistakes(which: int, given: tuple, ids: Tensor) -> dict[str, Callab
             by(positions=runs_of),
         "Padding inside a document ends it: it is transparent, so that 3 -1 3 is one document of two tokens.":
             by(positions=lambda row: [at for at in runs_of(row) if row[at[0]] >= 0]),
-        "Padding makes the state decay: it must be transparent, as if it were deleted.":
-            lambda: decaying(q * (ids >= 0).view(*ids.shape, 1, 1)),
+        "Padding after the last token makes the state decay: it must be transparent, as if it were deleted.":
+            lambda: decaying(places="a"),
+        "Padding makes the state decay: it must be transparent, as if it were deleted.": decaying,
+        "Padding before the first document makes the state decay: it must be transparent, as if it were deleted.":
+            lambda: decaying(places="b"),
+        "Padding inside a document makes the state decay: it must be transparent, as if it were deleted.":
+            lambda: decaying(places="i"),
         "Padding reads the state and makes it decay: its output must be 0, and it must be transparent, as if it were "
-        "deleted.": decaying,
+        "deleted.": lambda: decaying(q),
+        "All rows start from the first row's state: every row of `state` belongs to its own row.":
+            lambda: by_documents((q, k, v, slopes, None if state is None else state[:1].expand_as(state)), ids)[which],
     }
     if which == 1:
         found["The returned state is that of the first document: it must be that of the last one."] = by(ends="first")
@@ -545,7 +600,7 @@ def document_mistakes(which: int, given: tuple, ids: Tensor) -> dict[str, Callab
 def documents(probe: Probe, slopes: Tensor) -> None:
     """Packed rows: without padding, with a state, with padding in every place."""
     cut = probe.size(70, 110)
-    packed = torch.tensor([[8] * cut + [0] * (140 - cut), [0] * 30 + [8] * 90 + [0] * 20])
+    packed = torch.tensor([[8] * cut + [0] * (200 - cut), [0] * 30 + [8] * 150 + [0] * 20])
     padded = torch.tensor([[-1, -1, 3, 3, -1, 3, 8, 8, -1, -1, 3, 3, 3, -1],
                            [8, 3, 3, 3, -1, -1, 3, 3, 8, 8, 8, 8, -1, 3]])
     for name, ids, state in (
@@ -583,8 +638,10 @@ def edges(probe: Probe, slopes: Tensor) -> None:
     given = (*(x[:, :1] for x in given[:3]), slopes, state)
     out, end = called(probe, given, ids[:, :1])
     expected, expected_end = oracles.packed(*given, ids[:, :1])
-    probe.close("output, 1 token, in row 0 padding", out, expected, layer="edge case")
-    probe.close("state, 1 token, in row 0 padding", end, expected_end, axes="BHDE", layer="edge case")
+    ignored, read = "document_ids is ignored when a single token is read: it may be padding.", oracles.attention(*given)
+    probe.close("output, 1 token, in row 0 padding", out, expected, layer="edge case", mistakes={ignored: read[0]})
+    probe.close("state, 1 token, in row 0 padding", end, expected_end, axes="BHDE", layer="edge case",
+                mistakes={ignored: read[1]})
     given = (*(x[:1] for x in given[:3]), slopes, state[:1])
     out, end = called(probe, given, ids[:1, :1])
     probe.require(
@@ -602,10 +659,10 @@ def edges(probe: Probe, slopes: Tensor) -> None:
 
 def continue_from(probe: Probe) -> None:
     m = 2 * probe.size(2, 4) + 1
-    q, k, v, slopes = probe.random(2, m, 3, 4), probe.random(2, m, 3, 4), probe.random(2, m, 3, 3), probe.slopes(3)
-    state = probe.random(2, 3, 4, 3)
+    q, k, v, state = (probe.random(2, *sizes) for sizes in ((m, 3, 4), (m, 3, 4), (m, 3, 3), (3, 4, 3)))
+    slopes = probe.slopes(3, low=0.02)
     out, end = (x.float() for x in oracles.attention(q, k, v, slopes))
-    new_out, new_end = probe.pair(probe.call(out, end, q, slopes, state), ("out", "end"))
+    new_out, new_end = probe.pair(probe.call(out, end, q, slopes, state), ("out", "end"), (out.shape, end.shape))
     probe.tensor("output", new_out, shape=out.shape, dtype=q.dtype)
     probe.tensor("end", new_end, shape=end.shape, dtype=q.dtype, axes="BHDE")
     expected, expected_end = oracles.attention(q, k, v, slopes, state)
@@ -617,16 +674,26 @@ def continue_from(probe: Probe) -> None:
             lambda: oracles.inter(q, state, slopes),
         "The outputs are read from `end`: what stood before the piece is `state`.":
             lambda: out.double() + oracles.inter(q, end, slopes),
+        "The outputs are read from the sum of `state` and `end`: what stood before the piece is `state` alone.":
+            lambda: out.double() + oracles.inter(q, state + end, slopes),
+        "The outputs are read from the mended end: what stood before the piece is `state`.":
+            lambda: out.double() + oracles.inter(q, expected_end, slopes),
         **mistakes,
     })
-    probe.close(f"end, {m} tokens", new_end, expected_end, axes="BHDE", mistakes=end_mistakes(end, slopes, state, m))
+    probe.close(f"end after {m} tokens", new_end, expected_end, axes="BHDE",
+                mistakes=end_mistakes(end, slopes, state, m))
     weights = {"out": out, "end": end, "q": q, "state": state}
 
     def continued(out: Tensor, end: Tensor, q: Tensor, state: Tensor, slopes: Tensor = slopes) -> tuple[Tensor, Tensor]:
         left = torch.exp(-slopes.double() * m).view(-1, 1, 1)
         return out.double() + oracles.inter(q, state, slopes), end.double() + left * state.double()
 
-    probe.gradients(lambda out, end, q, state: probe.call(out, end, q, slopes, state), weights, continued)
+    probe.gradients(lambda out, end, q, state: probe.call(out, end, q, slopes, state), weights, continued, mistakes={
+        "`state` is detached on its way to the end.": lambda out, end, q, state:
+            (continued(out, end, q, state)[0], continued(out, end, q, state.detach())[1]),
+        "`state` is detached where the outputs read it.": lambda out, end, q, state:
+            (continued(out, end, q, state.detach())[0], continued(out, end, q, state)[1]),
+    })
 
     other, results = slopes.flip(0), (("output", None, expected), ("end", "BHDE", expected_end))
     values, rights = probe.call(out, end, q, other, state), continued(out, end, q, state, other)
@@ -666,12 +733,18 @@ def end_mistakes(end: Tensor, slopes: Tensor, state: Tensor, m: int) -> dict[str
         "The state decays by one token on its way to the end: it passes m tokens, so it is worth decay^m.": plus(1),
         "The state decays by m - 1 tokens on its way to the end: it passes m tokens.": plus(m - 1),
         "The state decays by m + 1 tokens on its way to the end: it passes m tokens.": plus(m + 1),
-        "The number of tokens is taken from the wrong axis: time is axis 1 of q, the batch axis 0.": plus(end.shape[0]),
+        f"`state` decays by B = {end.shape[0]} tokens, not by m = {m}: m is q.shape[1].": plus(end.shape[0]),
+        f"`state` decays by H = {end.shape[1]} tokens, not by m = {m}: m is q.shape[1].": plus(end.shape[1]),
+        **{f"`state` decays by {block} tokens, not by m = {m}: m is q.shape[1].": plus(block) for block in BLOCKS},
+        "The wrong state decays: `end` is already at the end, `state` has to pass m tokens.":
+            torch.exp(-slope * m).view(-1, 1, 1) * end + state,
         "The end has lost what the piece itself had gathered: add to it.": plus(m) - end,
         "The end of the piece was decayed too: it is already the state at the end, only `state` is older.":
             torch.exp(-slope * m).view(-1, 1, 1) * (end + state),
         "The decays grow: the exponent is -s m, with a minus.": plus(-m),
         ALONG_HEADS: end + torch.exp(-slope * m) * state,
+        OPPOSITE: end + torch.exp(-slope.flip(0) * m).view(-1, 1, 1) * state,
+        **{sentence: end + decay.view(-1, 1, 1) ** m * state for sentence, decay in other_decays(slopes).items()},
     }
 
 
@@ -688,6 +761,7 @@ def combine(probe: Probe) -> None:
     probe.close("decay", decay, d1.double() * d2.double(), axes="H", mistakes={
         "The decays were added: over both pieces a state decays by lambda^(m1 + m2), the "
         "product.": d1.double() + d2.double(),
+        "The decays were averaged: over both pieces a state decays by their product.": (d1.double() + d2.double()) / 2,
         "The decay is that of the first piece alone: whoever stands before both passes both.": d1.double(),
         "The decay is that of the second piece alone: whoever stands before both passes both.": d2.double(),
     })
@@ -704,11 +778,13 @@ def combine(probe: Probe) -> None:
             f"combining would matter.",
         )
     silent = torch.zeros_like(s1), d1  # a piece whose keys are 0: no state, but time passes
+    timeless = "A piece whose state is 0 takes time too: the other state passes it, and the decays multiply."
     for name, a, b in (("first", silent, (s2, d2)), ("second", (s2, d2), silent)):
         state, decay = combined(probe, a, b)
-        probe.close(f"state, the {name} piece's state 0", state,
-                    b[1].double().view(-1, 1, 1) * a[0].double() + b[0].double(), axes="BHDE", layer="edge case")
-        probe.close(f"decay, the {name} piece's state 0", decay, d1.double() * d2.double(), axes="H", layer="edge case")
+        probe.close(f"state, the {name} piece's state 0", state, mistakes={timeless: s2}, axes="BHDE",
+                    expected=b[1].double().view(-1, 1, 1) * a[0].double() + b[0].double(), layer="edge case")
+        probe.close(f"decay, the {name} piece's state 0", decay, d1.double() * d2.double(), axes="H", layer="edge case",
+                    mistakes={timeless: d2})
     fast = torch.exp(-EXTREME.double() * 20)
     state, decay = combined(probe, (s1.double(), fast), (s2.double(), fast))
     probe.close("state in float64, slopes 4, 0.01, 0", state, fast.view(-1, 1, 1) * s1.double() + s2.double(),
@@ -731,7 +807,7 @@ def summary(probe: Probe, length: int, slopes: Tensor) -> tuple[Tensor, Tensor]:
 
 def combined(probe: Probe, first: tuple, second: tuple) -> tuple[Tensor, Tensor]:
     before = [x.clone() for x in (*first, *second)]
-    state, decay = probe.pair(probe.call(first, second), ("state", "decay"))
+    state, decay = probe.pair(probe.call(first, second), ("state", "decay"), [x.shape for x in first])
     probe.tensor("state", state, shape=first[0].shape, dtype=first[0].dtype, axes="BHDE")
     probe.tensor("decay", decay, shape=first[1].shape, dtype=first[1].dtype, axes="H")
     probe.require(all(map(torch.equal, before, (*first, *second))), "property",
@@ -748,6 +824,12 @@ def combine_mistakes(s1: Tensor, d1: Tensor, s2: Tensor, d2: Tensor) -> dict[str
         "decay.":
             s1 + s2,
         "The wrong state decays: it is the first one that has to pass the tokens of the second piece.": s1 + one * s2,
+        "The wrong state decays: the second piece's decay belongs to the first state, which has to pass it.":
+            s1 + two * s2,
+        "Each state decays by its own piece: that has already happened, only the first one has to pass the second "
+        "piece.": one * s1 + two * s2,
+        "The states are averaged with the weights decay and 1 - decay: the second state counts in full.":
+            two * s1 + (1 - two) * s2,
         "The second state decays too: it is already the state at the end, only the first one is "
         "older.": two * (s1 + s2),
         "The first state decays by its own piece: that has already happened, it has to pass the second piece.":
@@ -755,10 +837,10 @@ def combine_mistakes(s1: Tensor, d1: Tensor, s2: Tensor, d2: Tensor) -> dict[str
         "The first state decays over both pieces: it is the state at the end of the first one, and has to pass only "
         "the second.":
             one * two * s1 + s2,
-        "The pieces have changed places: the second state passes the first piece here.": one * s2 + s1,
         "The first piece is lost: the state holds both.": s2,
         "The second piece is lost: the state holds both.": two * s1,
         ALONG_HEADS: d2 * s1 + s2,
+        "The heads have one another's decays: decay[h] belongs to head h.": two.flip(0) * s1 + s2,
     }
 
 

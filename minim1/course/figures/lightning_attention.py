@@ -1,4 +1,4 @@
-"""The figures of chapter 04. Each function takes the numbers it draws and returns a plotly figure; `show` gives it its look."""
+"""The figures of chapter 04. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
 import json
 import math
@@ -78,7 +78,7 @@ def reach(slope: float, block: int, dim: int = 128):
         hovertemplate="%{x}: %{y:,}<extra></extra>",
     ), row=1, col=2)
     fig.update_xaxes(title="place in the block", row=1, col=1)
-    fig.update_yaxes(range=[0, 1.05], tickformat=".0%", row=1, col=1)
+    fig.update_yaxes(title="of all that the token reads", range=[0, 1.05], tickformat=".0%", row=1, col=1)
     fig.update_yaxes(title="multiply-adds", range=[0, 1.2 * max(pairs, state)], row=1, col=2)
     return fig.update_layout(height=380)
 
@@ -93,7 +93,7 @@ def cost(block: int, dim: int) -> tuple[int, int]:
 
 
 def block_sizes(seconds: Mapping[int, float], length: int, dim: int):
-    """Measured time per token against the block length, and the shape of the cost model, scaled to touch it from below."""
+    """Measured time per token against the block length, and the cost model, scaled to touch it from below."""
     import plotly.graph_objects as go
 
     blocks = list(seconds)
@@ -142,12 +142,13 @@ def times(stored: Mapping[str, Mapping[int, float]], live: Mapping[str, Mapping[
     lengths = sorted(next(iter(stored.values())))
     chosen = [n for n in lengths if n in (64, 512, 2048, 8192, 32768, 131072)]
     fig.update_xaxes(title="tokens", type="log", tickvals=chosen, ticktext=[f"{n:,}" for n in chosen])
-    fig.update_yaxes(title="milliseconds", type="log", **_plain([1e3 * y for values in stored.values() for y in values.values()]))
+    ticks = _plain([1e3 * y for values in stored.values() for y in values.values()])
+    fig.update_yaxes(title="milliseconds", type="log", **ticks)
     return fig.update_layout(legend=dict(orientation="h", y=1.14, x=0), height=440)
 
 
 def timeline(ranks: int = 4):
-    """Who waits for whom, in arbitrary units: own piece, exchange and mending of each rank, with LASP and with LASP+."""
+    """Who waits for whom, in arbitrary units: own piece, exchange and mending of each rank, with LASP and LASP+."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -178,7 +179,7 @@ def timeline(ranks: int = 4):
 
 
 def _plain(values: Sequence[float]) -> dict:
-    """Ticks of a logarithmic axis at 1, 2, 5 times powers of ten, written out; powers alone where there would be many."""
+    """Ticks of a logarithmic axis at 1, 2, 5 times powers of ten; powers alone where there would be many."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     factors = (1, 2, 5) if high - low <= 3 else (1,)
     ticks = [factor * 10.0**power for power in range(low, high + 1) for factor in factors]

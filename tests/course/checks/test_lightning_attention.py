@@ -107,6 +107,15 @@ def test_a_mistake_at_a_block_edge_is_told_with_its_place(change, words, noteboo
     assert run("4.4", Mutant("", *change), notebook).sentence.startswith(words)
 
 
+@pytest.mark.parametrize("exercise_id, words", [
+    ("4.4", "return out, state"), ("4.5", "return out, end"), ("4.6", "return state, decay")
+])
+def test_exchanged_results_are_told(exercise_id, words, notebook):
+    [mutant] = [mutant for mutant in MUTANTS[exercise_id] if mutant.name == "results exchanged"]
+    sentence = run(exercise_id, mutant, notebook).sentence
+    assert sentence == f"The results have changed places: end with `{words}`."
+
+
 def test_other_block_lengths_than_the_one_proposed_are_right_too(notebook):
     for length in (1, 7, 64, 100, 1000):
         cells = [c | {"source": "".join(c["source"]).replace("BLOCK = 64",
