@@ -13,7 +13,7 @@ _HOMES = {  # public name -> module; imported on first use, so that `import mini
     "softmax_attention": "model.softmax", "rotary": "model.softmax",
     "top_k_router": "model.moe", "load_balancing_loss": "model.moe",
     "Parts": "parts",
-    "generate": "generate", "Sampling": "generate", "sample_token": "generate",
+    "generate": "generation", "Sampling": "generation", "sample_token": "generation",
     "load": "train.checkpoint",
     "group_advantages": "train.losses", "cispo_loss": "train.losses", "grpo_loss": "train.losses",
     "dapo_loss": "train.losses", "ppo_loss": "train.losses", "reinforce_loss": "train.losses",

@@ -9,7 +9,7 @@ from minim1.data.packing import step_seed
 from minim1.data.tokenizer import Tokenizer
 from minim1.errors import UserError
 from minim1.evaluate import task_sampling
-from minim1.generate import generate
+from minim1.generation import generate
 from minim1.tasks import TASKS, get_task
 from minim1.tasks.base import Problem
 

@@ -9,7 +9,7 @@ import torch
 from minim1.data.chat import encode_chat
 from minim1.data.packing import Batch, step_seed
 from minim1.data.tokenizer import Tokenizer
-from minim1.generate import Sampling, generate
+from minim1.generation import Sampling, generate
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem, Verdict
 from minim1.train.losses import token_logprobs

@@ -8,7 +8,7 @@ from pathlib import Path
 from minim1 import learner
 from minim1.data.packing import pack_documents
 from minim1.errors import UserError
-from minim1.generate import sample_token
+from minim1.generation import sample_token
 from minim1.model.parts import ModelParts
 from minim1.tasks import verifier_reward
 from minim1.train.losses import cispo_loss, group_advantages, next_token_loss

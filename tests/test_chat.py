@@ -8,7 +8,7 @@ import torch
 from minim1 import chat
 from minim1.chat import Printer, Settings, reply, solve
 from minim1.evaluate import heldout_problems
-from minim1.generate import Rollout
+from minim1.generation import Rollout
 from minim1.tasks import TASKS, held_out
 
 

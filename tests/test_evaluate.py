@@ -11,7 +11,7 @@ from minim1.errors import UserError
 from minim1.evaluate import (
     Answer, answer, bits_per_byte, evaluate, heldout_problems, prompt_ids, score, task_sampling, thinking_length,
 )
-from minim1.generate import Rollout
+from minim1.generation import Rollout
 from minim1.tasks import TASKS, format_completion, get_task, held_out
 from minim1.tasks.base import Problem, Verdict
 from minim1.workers import Workers

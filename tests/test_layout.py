@@ -19,7 +19,7 @@ KERNELS = "model.triton_kernel"  # the one module that is nothing without Triton
 LEVELS = [
     {"errors"}, {"config"},
     {"model"}, {"data", "tasks"},
-    {"workers", "generate", "learner"},
+    {"workers", "generation", "learner"},
     {"train.losses", "train.schedule"},  # pure functions, the defaults of parts
     {"evaluate", "chat", "parts"},
     {"train"}, {"report", "doctor"}, {"course"}, {"cli"}, {"__main__"},
@@ -141,7 +141,7 @@ def test_losses_know_tensors_only():
 
 
 def test_generation_knows_no_model_class():
-    assert {other.split(".")[0] for other in reached("generate")} <= {"errors"}
+    assert {other.split(".")[0] for other in reached("generation")} <= {"errors"}
 
 
 def test_tasks_and_config_work_without_torch():

@@ -17,7 +17,7 @@ from minim1.data.packing import heldout_windows
 from minim1.data.tokenizer import Tokenizer
 from minim1.errors import UserError
 from minim1.evaluate import answer, bits_per_byte, evaluate, heldout_problems, task_sampling
-from minim1.generate import Sampling, generate
+from minim1.generation import Sampling, generate
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts, find_part
 from minim1.tasks import SYMBOLS, get_task

@@ -13,7 +13,7 @@ from minim1.data.packing import step_seed
 from minim1.data.tokenizer import Tokenizer
 from minim1.errors import UserError
 from minim1.evaluate import prompt_ids, task_sampling, thinking_length
-from minim1.generate import Rollout, generate
+from minim1.generation import Rollout, generate
 from minim1.model.decoder import Output
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem

@@ -10,7 +10,7 @@ import torch
 from minim1.data.corpus import encode_corpus
 from minim1.data.packing import Batch, pack_documents
 from minim1.errors import UserError
-from minim1.generate import sample_token
+from minim1.generation import sample_token
 from minim1.parts import Parts
 from minim1.tasks import TASKS, held_out, verifier_reward
 from minim1.train.batches import Batches, Mixture, demonstration_ids

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minim1.config import LIGHTNING, M1Config, preset
 from minim1.errors import UserError
-from minim1.generate import Sampling, generate, sample_token
+from minim1.generation import Sampling, generate, sample_token
 from minim1.model.count import count
 from minim1.model.decoder import MiniM1
 from minim1.model.lightning import lightning_chunked

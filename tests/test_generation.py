@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from minim1.errors import UserError
-from minim1.generate import Sampling, generate, sample_token
+from minim1.generation import Sampling, generate, sample_token
 from minim1.model.decoder import Output
 from minim1.train.losses import token_logprobs
 
@@ -399,3 +399,14 @@ def test_an_empty_prompt_is_refused(make_model, prompts):
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+def test_the_public_name_stays_a_function():
+    """A module of the same name would take its place in the package as soon as anything imports it."""
+    import importlib
+
+    import minim1
+
+    for name, home in minim1._HOMES.items():
+        importlib.import_module(f"minim1.{home}")
+        assert not isinstance(getattr(minim1, name), type(minim1)), f"minim1.{name} is a module"
