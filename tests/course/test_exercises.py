@@ -1,13 +1,18 @@
 """What holds for every exercise: blank, right, noisy, hard-coded and plainly wrong answers get what they deserve."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from tests import mutants
 from tests.course import hand_ins
 
 from minim1.course.checking import CheckFailed, check, run_check
-from minim1.course.checks import EXERCISES
-from minim1.course.notebooks import SOLUTION, cut
+from minim1.course.checks import CHAPTERS, EXERCISES
+from minim1.course.notebooks import SOLUTION, cut, root
 
 IDS = [id for id, exercise in EXERCISES.items() if exercise.chapter in hand_ins.names()]
 HIDDEN_SEEDS = (1, 2, 3)
@@ -172,3 +177,15 @@ def test_solutions_are_of_a_size_to_write(exercise_id):
 @every_exercise
 def test_points_are_worth_having(exercise_id):
     assert min(EXERCISES[exercise_id].points) >= 1
+
+
+@pytest.mark.parametrize("chapter", list(CHAPTERS))
+def test_the_command_fails_on_blank_and_passes_on_solved(chapter):
+    """As a user types it: `python3 go.py check FILE.ipynb`."""
+    name = f"{chapter}_{CHAPTERS[chapter]}.ipynb"
+    for folder, code, status in (("exercises", 1, "not started"), ("solutions", 0, "passed")):
+        done = subprocess.run([sys.executable, "-m", "minim1", "check", "--json", str(root() / folder / name)],
+                              capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == code, done.stderr
+        found = {row["status"] for row in json.loads(done.stdout)["exercises"]}
+        assert found == {status}
