@@ -27,6 +27,8 @@ QUADRATIC = [
     Mutant("classic denominator", "scores * weights",
            "scores * weights / (scores * weights).sum(-1, keepdim=True)"),
     Mutant("average over the weights", "scores * weights", "scores * weights / weights.sum(-1, keepdim=True)"),
+    Mutant("scores summed over the batch", '"bihd,bjhd->bhij", q, k)',
+           '"bihd,bjhd->hij", q, k).expand(len(q), -1, -1, -1)'),
     Mutant("q and k exchanged", '"bihd,bjhd->bhij", q, k', '"bihd,bjhd->bhij", k, q'),
     Mutant("overflow above the diagonal", "distance.clamp(min=0)).tril()", "distance) * (distance >= 0)"),
     Mutant("heads before tokens in the result", "bhij,bjhe->bihe", "bhij,bjhe->bhie"),
@@ -116,6 +118,8 @@ def recurrent(q, k, v, slopes, state=None):
     return torch.stack(outputs, dim=1), state if given is None else state + given
 """),
     Mutant("given state not decayed by the first token", "    for t in", "    state = state / decay\n    for t in"),
+    Mutant("given state decayed before the loop", "    for t in", "    state = decay * state\n    for t in"),
+    Mutant("reads with the key", "(q[:, t, :, None, :] @ state)", "(k[:, t, :, None, :] @ state)"),
     Mutant("returns the state before the last token", source="""
 def recurrent(q, k, v, slopes, state=None):
     decay = torch.exp(-slopes).view(-1, 1, 1)
@@ -162,6 +166,9 @@ SLOPES = [
     Mutant("negative", "(2 **", "(-2.0 **"),
     Mutant("slowest first", ".float()", ".float().flip(0)"),
     Mutant("2^-h", "-8 * heads / num_heads", "-heads"),
+    Mutant("-h/H, without the 8", "-8 * heads", "-heads"),
+    Mutant("a single number", "torch.arange(1, num_heads + 1", "torch.tensor(num_heads"),
+    Mutant("a single Python number", ".float()", ".mean().item()"),
     Mutant("even steps", "2 ** (-8 * heads / num_heads)", "8 / num_heads * heads"),
     Mutant("base e", "2 ** (-8 * heads / num_heads)", "torch.exp(-8 * heads / num_heads)"),
     Mutant("factor in the exponent", "2 ** (-8 * heads / num_heads) * (1 - depth + 1e-5)",
@@ -193,6 +200,7 @@ LIVES = [
     Mutant("rounded", "-math.log(fraction) / slopes", "(-math.log(fraction) / slopes).round()"),
     Mutant("rounded up", "-math.log(fraction) / slopes", "(-math.log(fraction) / slopes).ceil()"),
     Mutant("multiplied", "/ slopes", "* slopes"),
+    Mutant("1 / (s ln 2)", "-math.log(fraction) / slopes", "-1 / (slopes * math.log(fraction))"),
     Mutant("the weight after one token", "-math.log(fraction) / slopes", "torch.exp(-slopes)"),
     Mutant("an eps under the fraction bar", "/ slopes", "/ (slopes + 1e-6)"),
     Mutant("slope clamped", "/ slopes", "/ slopes.clamp(min=1e-12)"),

@@ -71,7 +71,7 @@ def _quadratic_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict
         "The past is not forgotten: every earlier token counts in full, as if all slopes were 0 (or the distance is "
         "j - i, clamped away). Multiply the score of each pair by decay^(i-j).":
             give(causal.expand(len(slopes), -1, -1)),
-        "The weights grow with distance, so that the oldest token counts most: the exponent has the wrong sign, the "
+        "The weights grow with distance, so the oldest token counts most: the exponent has the wrong sign, the "
         "decay is exp(-slope).": give(torch.exp(s * distance) * causal),
         "All weights are decayed once too often: a token reads itself with weight decay instead of 1, so the exponent "
         "is i - j + 1 where it should be i - j.": give(right * torch.exp(-s)),
@@ -91,6 +91,8 @@ def _quadratic_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict
             mix(lambda: scores * right / (scores * right).sum(-1, keepdim=True)),
         "Each output is divided by the sum of its decay weights, which makes it an average: M1 has no denominator.":
             mix(lambda: scores * right / right.sum(-1, keepdim=True)),
+        "The scores of all batch rows are added up: each row has scores of its own, (B, H, T, T), so `b` must stay on "
+        "the right of the arrow of an einsum.": mix(lambda: (scores.sum(0, keepdim=True) * right).expand_as(scores)),
         "Queries and keys are exchanged: the score of token i reading token j is q_i . k_j, yours is k_i . q_j.":
             mix(lambda: scores.transpose(-1, -2) * right),
         "The weighted scores are transposed in the last product: token i collects the values with row i of them, not "
@@ -149,12 +151,12 @@ def recurrent(probe: Probe) -> None:
     call = lambda q, k, v, state: probe.call(q, k, v, slopes, state)  # noqa: E731
     probe.gradients(call, {"q": q, "k": k, "v": v, "state": given},
                     lambda q, k, v, state: oracles.attention(q, k, v, slopes, state), mistakes={
-        "The gradient knows nothing of later tokens: the state was detached from token to token, so that training "
+        "The gradient knows nothing of later tokens: the state was detached from token to token, so training "
         "could not tell a token what to write for those after it.":
             lambda q, k, v, state: _loop(q, k, v, slopes, state, _detached),
         "No gradient flows through the returned state: return it without `.detach()`, or nothing is learned from what "
         "comes after this piece.": lambda q, k, v, state: _end_detached(*oracles.attention(q, k, v, slopes, state)),
-        "The outputs read a detached state, so that training could not tell a token what to write: read the state "
+        "The outputs read a detached state, so training could not tell a token what to write: read the state "
         "itself.": lambda q, k, v, state: _loop(q, k, v, slopes, state, _read_detached),
     })
     _double_in_double_out(probe, "output and the state", lambda *qkv: probe.call(*qkv, slopes), q, k, v)
@@ -180,8 +182,12 @@ def _recurrence(probe: Probe, q, k, v, slopes, state, case: str) -> None:
             lambda: oracles.attention(q, k, v, slopes)[0],
         "The state that was passed in is read by token 0 as it is: before token 0 is added, it decays once, as at "
         "every other token.": lambda: oracles.attention(q, k, v, slopes, start * _per_token(slopes, -1))[0],
+        "The state that was passed in decays once too often: it decays when token 0 is added, as at every other token, "
+        "and not before that.": lambda: oracles.attention(q, k, v, slopes, start * _per_token(slopes, 1))[0],
     }
     wrong = {sentence: partial(_outputs, q, k, v, slopes, start, step) for sentence, step in _WRONG_STEPS.items()}
+    wrong["The state is read with the key instead of the query: the output of token t is q_t S_t."] = (
+        lambda: oracles.attention(k, k, v, slopes, state)[0])
     probe.close(f"output {case}", out, expected, mistakes=special | wrong)
     before = oracles.attention(*(x[:, :-1] for x in (q, k, v)), slopes, state)[1]
     probe.close(f"state {case}", end, expected_end, axes="BHDE", mistakes={
@@ -249,7 +255,7 @@ _WRONG_STEPS = {
     "state, then read it.": lambda q, kv, decay, state: (q @ state, decay * state + kv),
     "Each token reads the state before it was itself added, though already decayed: first update the state, then "
     "read it.": lambda q, kv, decay, state: (q @ (decay * state), decay * state + kv),
-    "The new token is decayed together with the old state, so that it reads itself with weight decay instead of 1: the "
+    "The new token is decayed together with the old state, so it reads itself with weight decay instead of 1: the "
     "decay belongs to the old state alone.": _then_read(lambda kv, decay, state: decay * (state + kv)),
     "Only the new token is decayed and the old state never: the other way round, state = decay * state + k v^T.":
         _then_read(lambda kv, decay, state: state + decay * kv),
@@ -288,6 +294,11 @@ def decay_slopes(probe: Probe) -> None:
 
 def _slopes_case(probe: Probe, heads: int, layer: int, layers: int, kind: str) -> None:
     slopes = probe.call(heads, layer, layers)
+    alone = isinstance(slopes, (int, float)) or isinstance(slopes, Tensor) and slopes.ndim == 0
+    probe.require(not alone, "shape", (
+        f"The result is a single number: one number for each head is expected, a tensor of shape ({heads},) that holds "
+        "the slopes of the heads h = 1..H."
+    ))
     case = f"result ({heads} head{'s' * (heads > 1)}, layer {layer} of {layers})"
     probe.tensor(case, slopes, shape=(heads,), dtype=torch.float32)
     probe.close(case, slopes, oracles.slopes(heads, layer, layers), layer=kind, tolerance=5e-6,
@@ -305,7 +316,7 @@ def _slope_mistakes(heads: int, layer: int, layers: int) -> dict:
             "A model of one layer has the factor 1 + 1e-5: yours lacks the 1e-5.": base,
         }
     return {
-        "The first slope is too large: the heads are counted from 0. M1 counts h = 1..H, so that the fastest head has "
+        "The first slope is too large: the heads are counted from 0. M1 counts h = 1..H, so the fastest head has "
         "2^(-8/H) and the slowest 2^-8.": 2 ** (-8 * (h - 1) / heads) * (1 - depth + 1e-5),
         "The 1e-5 is missing from the factor: it is added in every layer, not only where the factor would be 0.":
             base * (1 - depth),
@@ -337,6 +348,8 @@ def _slope_mistakes(heads: int, layer: int, layers: int) -> dict:
             2 ** (-8 * h / heads * (1 - depth + 1e-5)),
         "The slopes fall in even steps from head to head; M1's fall by the same factor, 2^(-8/H), from head to head.":
             8 / heads * h * (1 - depth + 1e-5),
+        "The exponent is -h/H, without the 8: the slope of head h is 2^(-8h/H), times the layer's factor.":
+            2 ** (-h / heads) * (1 - depth + 1e-5),
         "The base is e instead of 2: the slope of head h is 2^(-8h/H).": torch.exp(-8 * h / heads) * (1 - depth + 1e-5),
     }
 
@@ -360,14 +373,15 @@ def half_life(probe: Probe) -> None:
             "`fraction`, not 1 - fraction.": oracles.half_life(slopes, 1 - fraction),
             **_life_mistakes(slopes, fraction),
         })
-    for slope in (4.947e-5, 3.90625e-8):  # M1's slowest lightning head, and the unused last layer's: each by itself, or the larger life hides the other
+    # M1's slowest lightning head, and the unused last layer's: each by itself, or the larger life hides the other
+    for slope in (4.947e-5, 3.90625e-8):
         slow = torch.tensor([slope])
         lives = probe.call(slow)
         probe.require(isinstance(lives, Tensor) and lives.isfinite().all(), "edge case", (
-            "For a slope as small as 4e-8 the half-life is not finite: exp(-4e-8) is 1 in fp32, so a way through exp and "
-            "log forgets the slope. Divide by the slope itself."
+            "For a slope as small as 4e-8 the half-life is not finite: exp(-4e-8) is 1 in fp32, so a way through exp "
+            "and log forgets the slope. Divide by the slope itself."
         ))
-        probe.close("result (slow heads)", lives, oracles.half_life(slow), layer="edge case", mistakes={
+        probe.close(f"result (slope {slope:g})", lives, oracles.half_life(slow), layer="edge case", mistakes={
             "The half-lives of slow heads are off although those of fast heads are right: exp(-slope) is so close to 1 "
             "that fp32 keeps few digits of the slope. Divide by the slope itself.":
                 torch.tensor(0.5).log() / torch.exp(-slow).log(),
@@ -400,6 +414,8 @@ def _life_mistakes(slopes: Tensor, fraction: float) -> dict:
         "The times are rounded down to whole tokens: return them as they are.": right.floor(),
         "These are the weights after one token: return the number of tokens after which the weight is `fraction`.":
             torch.exp(-s),
+        "The logarithm stands below the fraction bar: solve exp(-slope t) = fraction for t, and it stands above, over "
+        "the slope.": 1 / (s * gone),
         "The logarithm multiplies the slope: solve exp(-slope t) = fraction for t.": gone * s,
         "The times assume that a weight falls along a line: it falls by the same factor at each token, "
         "exp(-slope t) = fraction.": (1 - fraction) / s,
