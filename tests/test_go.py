@@ -139,6 +139,16 @@ def test_lab_is_the_commands_verb_in_the_root(go, machine, given, passed_on):
     assert options["cwd"] == go.ROOT
 
 
+def test_lab_hides_the_teachers_panels_and_keeps_the_users_settings(go, machine, monkeypatch):
+    installed(go, machine)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
+    go.main(["lab"])
+    mine, ours = machine.calls[0][2]["env"]["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    folder = Path(__file__).parents[1] / Path(ours).relative_to(go.ROOT)
+    settings = json.loads((folder / "labconfig/page_config.json").read_text())
+    assert mine == "/mine" and settings == {"disabledExtensions": {"@jupyter/nbgrader": True}}
+
+
 def test_mutants_run_in_the_root_with_the_venvs_python(go, machine):
     installed(go, machine)
     machine.codes["tests.mutants"] = 2

@@ -24,7 +24,7 @@ class Row:
 
     def __str__(self) -> str:
         bar = "█" * self.digits + "░" * (DIGITS - self.digits)
-        return f"  {self.name:34} {bar}  {self.grade:5}  max difference {self.difference:.1e}"
+        return f"  {self.name:40} {bar}  {self.grade:5}  max difference {self.difference:.1e}"
 
 
 def compare(name: str, value: Tensor, expected: Tensor, tolerance: float | None = None) -> Row:
