@@ -187,7 +187,7 @@ def main(arguments):
     if verb == "lab":
         ours = any(word.startswith("--reset") for word in rest)  # else all of it is JupyterLab's
         command = [PYTHON, "-m", "minim1", "lab", *([] if ours else ["--"]), *rest]
-        # nbgrader came with the tests, and its panels are a teacher's: see page_config.json in that folder
+        # page_config.json there hides nbgrader's panels, which the tests bring along, and the question about news
         folders = [os.environ.get("JUPYTER_CONFIG_PATH"), str(ROOT / "minim1/course/jupyter")]
         return call(command, cwd=ROOT, env=environment(JUPYTER_CONFIG_PATH=os.pathsep.join(filter(None, folders))))
     # in the user's folder, since the paths among the arguments are relative to it
