@@ -50,9 +50,9 @@ def intra_block(probe: Probe) -> None:
     q, k, v, slopes = probe.random(2, m, 3, 4), probe.random(2, m, 3, 4), probe.random(2, m, 3, 6), probe.slopes(3)
     out = probe.call(q, k, v, slopes)
     probe.tensor("output", out, shape=(2, m, 3, 6), dtype=q.dtype)
-    probe.close(f"output, {m} tokens", out, oracles.intra(q, k, v, slopes), mistakes=intra_mistakes(q, k, v, slopes))
+    probe.close(f"output of {m} tokens", out, oracles.intra(q, k, v, slopes), mistakes=intra_mistakes(q, k, v, slopes))
     one = [x[:, :1] for x in (q, k, v)]
-    probe.close("output, 1 token", probe.call(*one, slopes), oracles.intra(*one, slopes))
+    probe.close("output of 1 token", probe.call(*one, slopes), oracles.intra(*one, slopes))
     probe.gradients(
         lambda q, k, v: probe.call(q, k, v, slopes), {"q": q, "k": k, "v": v},
         lambda q, k, v: oracles.intra(q, k, v, slopes),
@@ -68,7 +68,7 @@ def intra_block(probe: Probe) -> None:
         "0 times "
         "infinity is NaN; clamp i - j at 0 before the exponential, and mask afterwards.",
     )
-    probe.close("output, 131 tokens, slope 4", out, oracles.intra(*long, fast), layer="edge case")
+    probe.close("output of 131 tokens (slope 4)", out, oracles.intra(*long, fast), layer="edge case")
 
 
 def again(probe: Probe, given: tuple, slopes: Tensor, oracle: Callable, *, axes: str | None = None) -> None:
@@ -122,6 +122,10 @@ def intra_mistakes(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> dict[str,
             weighted(causal / torch.einsum("bhij,hij->bhi", scores, causal).unsqueeze(-1)),
         "Queries and keys have changed places: row i of the scores belongs to q_i, column j to k_j.":
             weighted(causal, scores.transpose(-1, -2)),
+        "Your sum runs over i; it must run over j: output i is the sum of v_j with the weights of row i.":
+            lambda: torch.einsum("bhij,bihe->bjhe", scores * causal, v),
+        "The sum over j does not reach v: output i is the sum of v_j, yours is v_i times the sum of its weights.":
+            lambda: torch.einsum("bhij,bihe->bihe", scores * causal, v),
         "Time runs backwards: token i must see the tokens before it, yours sees those after it.":
             weighted(causal.transpose(-1, -2)),
         "Time runs backwards: token i must see the tokens before it, yours sees those after it, all with weight 1.":
@@ -141,9 +145,10 @@ def inter_block(probe: Probe) -> None:
     q, state, slopes = probe.random(2, m, 3, 4), probe.random(2, 3, 4, 6), probe.slopes(3)
     out = probe.call(q, state, slopes)
     probe.tensor("output", out, shape=(2, m, 3, 6), dtype=q.dtype)
-    probe.close(f"output, {m} tokens", out, oracles.inter(q, state, slopes), mistakes=inter_mistakes(q, state, slopes))
+    probe.close(f"output of {m} tokens", out, oracles.inter(q, state, slopes),
+                mistakes=inter_mistakes(q, state, slopes))
     square = probe.random(2, 3, 4, 4)
-    probe.close("output, D_v = D_k", probe.call(q, square, slopes), oracles.inter(q, square, slopes), mistakes={
+    probe.close("output for D_v = D_k", probe.call(q, square, slopes), oracles.inter(q, square, slopes), mistakes={
         "The state is transposed: its rows belong to q and k, its columns to v, so the output is q @ state.":
             lambda: oracles.inter(q, square.transpose(-1, -2), slopes),
     })
@@ -153,10 +158,11 @@ def inter_block(probe: Probe) -> None:
     )
     in_float64(probe, (q, state, slopes), oracles.inter)
     one = q[:, :1]
-    probe.close("output, 1 token", probe.call(one, state, slopes), oracles.inter(one, state, slopes), layer="edge case")
+    probe.close("output of 1 token", probe.call(one, state, slopes), oracles.inter(one, state, slopes),
+                layer="edge case")
     again(probe, (q, state), slopes, oracles.inter)
     long = probe.random(2, 192, 3, 4)
-    probe.close("output, 192 tokens, slopes 4, 0.01, 0", probe.call(long, state, EXTREME),
+    probe.close("output of 192 tokens (slopes 4, 0.01, 0)", probe.call(long, state, EXTREME),
                 oracles.inter(long, state, EXTREME), layer="edge case")
 
 
@@ -232,7 +238,7 @@ def update_state(probe: Probe) -> None:
         "quotient of two powers that are both 0 is NaN; take the exponential of the difference, -s (m - 1 - j), which "
         "is never above 0.",
     )
-    probe.close("state after 192 tokens, slopes 4, 0.01, 0", after, oracles.carried(*long), axes="BHDE",
+    probe.close("state after 192 tokens (slopes 4, 0.01, 0)", after, oracles.carried(*long), axes="BHDE",
                 layer="edge case", mistakes=state_mistakes(*long))
     cut = m // 2
     halves = probe.call(k[:, cut:], v[:, cut:], probe.call(k[:, :cut], v[:, :cut], state, slopes), slopes)
@@ -287,8 +293,12 @@ def state_mistakes(k: Tensor, v: Tensor, state: Tensor, slopes: Tensor) -> dict[
         "What is added is divided by m: the state is a sum, not a mean.": made(right / m),
         "All heads decay with the first head's slope: head h has its own, "
         "slopes[h].": made(right[:, :1].expand_as(right), power(m)[:1]),
-        "The number of tokens is taken from the wrong axis: time is axis 1 of k, the batch axis 0.":
-            made(keep=power(k.shape[0])),
+        **{sentence: made(*weights) for axis, size in ((0, k.shape[0]), (2, k.shape[2])) for sentence, weights in {
+            f"The number of tokens is taken from the wrong axis: m is k.shape[1], yours is k.shape[{axis}] = {size}.":
+                (decays(slopes, size - 1 - time), power(size)),
+            f"The state decays by k.shape[{axis}] = {size} tokens: m is the length of this block, k.shape[1].":
+                (right, power(size)),
+        }.items()},
         **{sentence: made(decay ** (m - 1 - time).view(-1, 1), decay.view(-1, 1, 1) ** m)
            for sentence, decay in other_decays(slopes).items()},
         **{sentence: made(*weights) for block in BLOCKS for sentence, weights in {
@@ -354,8 +364,8 @@ def block_mistakes(which: int, given: tuple, blocks: tuple[int, ...], head: str 
             f"the carried state decays by one token too many. After a block of {size} tokens it is worth "
             f"decay^{size}.":
                 dict(keep=lambda m: m + 1),
-            f"the blocks, of {size} tokens each, do not know of one another. Add what the state says to each block's "
-            f"own output.":
+            f"the blocks, of {size} tokens each, do not know of one another. Hand the state on from block to block, "
+            f"and add what it says to each block's own output.":
                 dict(read=None),
             f"the state holds the newest block of {size} tokens alone. Add decay^{size} times the state of "
             f"before.": dict(forget=True),
@@ -402,7 +412,7 @@ def lightning(probe: Probe) -> None:
     length = 130 + probe.size(3, 60)
     long = (*inputs(probe, length), slopes, None)
     compare_rows(probe, f"{length} tokens", long)
-    compare_rows(probe, "768 tokens and a state", (*inputs(probe, 768, batch=1), slopes, probe.random(1, 3, 4, 6)))
+    compare_rows(probe, "768 tokens from a state", (*inputs(probe, 768, batch=1), slopes, probe.random(1, 3, 4, 6)))
     gradients(probe)
     pieces(probe, long)
     documents(probe, slopes)
@@ -446,11 +456,11 @@ def compare_rows(probe: Probe, name: str, given: tuple, *, layer: str = "value")
                  "others."] = \
             torch.where(torch.arange(length).view(1, -1, 1, 1) < first, expected, 0.0)
     mistakes |= block_mistakes(0, given, likely_blocks(length, first), head)
-    probe.close(f"output, {name}", out, expected, mistakes=mistakes, layer=layer)
+    probe.close(f"output of {name}", out, expected, mistakes=mistakes, layer=layer)
     wrong_ends["The returned state is the incoming one: it must hold what the tokens of this call have added."] = \
         oracles.zero_state(given[1], given[2]) if state is None else state.double()
     wrong_ends |= block_mistakes(1, given, likely_blocks(length))
-    probe.close(f"state, {name}", end, expected_end, mistakes=wrong_ends, axes="BHDE", layer=layer)
+    probe.close(f"state after {name}", end, expected_end, mistakes=wrong_ends, axes="BHDE", layer=layer)
 
 
 def gradients(probe: Probe) -> None:
@@ -486,7 +496,8 @@ def pieces(probe: Probe, given: tuple) -> None:
     first, middle = called(probe, (q[:, :cut], k[:, :cut], v[:, :cut], slopes, None))
     second, end = called(probe, (q[:, cut:], k[:, cut:], v[:, cut:], slopes, middle))
     expected, expected_end = oracles.attention(*given)
-    probe.close(f"output, {cut} + {q.shape[1] - cut} tokens", torch.cat([first, second], 1), expected, layer="property")
+    probe.close(f"output of {cut} + {q.shape[1] - cut} tokens", torch.cat([first, second], 1), expected,
+                layer="property")
     probe.close("state after both pieces", end, expected_end, axes="BHDE", layer="property")
 
 
@@ -604,8 +615,8 @@ def documents(probe: Probe, slopes: Tensor) -> None:
     padded = torch.tensor([[-1, -1, 3, 3, -1, 3, 8, 8, -1, -1, 3, 3, 3, -1],
                            [8, 3, 3, 3, -1, -1, 3, 3, 8, 8, 8, 8, -1, 3]])
     for name, ids, state in (
-        ("packed documents", packed, None), ("packed documents and a state", packed, probe.random(2, 3, 4, 6)),
-        ("padding", padded, probe.random(2, 3, 4, 6)),
+        ("packed documents", packed, None), ("packed documents from a state", packed, probe.random(2, 3, 4, 6)),
+        ("rows with padding", padded, probe.random(2, 3, 4, 6)),
     ):
         given = (*inputs(probe, ids.shape[1]), slopes, state)
         out, end = called(probe, given, ids)
@@ -616,15 +627,15 @@ def documents(probe: Probe, slopes: Tensor) -> None:
                 expected).grade == "off", "property",
             "At padding, where document_ids is -1, the output must be 0; yours is right everywhere else.",
         )
-        probe.close(f"output, {name}", out, expected, mistakes=document_mistakes(0, given, ids), layer="property")
-        probe.close(f"state, {name}", end, expected_end, mistakes=document_mistakes(1, given, ids), axes="BHDE",
+        probe.close(f"output of {name}", out, expected, mistakes=document_mistakes(0, given, ids), layer="property")
+        probe.close(f"state after {name}", end, expected_end, mistakes=document_mistakes(1, given, ids), axes="BHDE",
                     layer="property")
 
 
 def edges(probe: Probe, slopes: Tensor) -> None:
     """What a model does with it: one token at a time, a row that is all padding, fast heads, fp64."""
     state = probe.random(2, 3, 4, 6)
-    compare_rows(probe, "1 token and a state", (*inputs(probe, 1), slopes, state), layer="edge case")
+    compare_rows(probe, "1 token from a state", (*inputs(probe, 1), slopes, state), layer="edge case")
     ids = torch.tensor([[-1, -1, -1], [0, 0, 0]])
     given = (*inputs(probe, 3), slopes, state)
     out, end = called(probe, given, ids)
@@ -633,14 +644,14 @@ def edges(probe: Probe, slopes: Tensor) -> None:
         compare("state", end[:1], expected_end[:1]).grade != "off", "edge case",
         "A row that is nothing but padding must return its state as it came: no token, no decay.",
     )
-    probe.close("output, a row of padding", out, expected, layer="edge case")
-    probe.close("state, a row of padding", end, expected_end, axes="BHDE", layer="edge case")
+    probe.close("output of a row of padding", out, expected, layer="edge case")
+    probe.close("state after a row of padding", end, expected_end, axes="BHDE", layer="edge case")
     given = (*(x[:, :1] for x in given[:3]), slopes, state)
     out, end = called(probe, given, ids[:, :1])
     expected, expected_end = oracles.packed(*given, ids[:, :1])
     ignored, read = "document_ids is ignored when a single token is read: it may be padding.", oracles.attention(*given)
-    probe.close("output, 1 token, in row 0 padding", out, expected, layer="edge case", mistakes={ignored: read[0]})
-    probe.close("state, 1 token, in row 0 padding", end, expected_end, axes="BHDE", layer="edge case",
+    probe.close("output of 1 token (row 0 is padding)", out, expected, layer="edge case", mistakes={ignored: read[0]})
+    probe.close("state after 1 token (row 0 is padding)", end, expected_end, axes="BHDE", layer="edge case",
                 mistakes={ignored: read[1]})
     given = (*(x[:1] for x in given[:3]), slopes, state[:1])
     out, end = called(probe, given, ids[:1, :1])
@@ -649,9 +660,29 @@ def edges(probe: Probe, slopes: Tensor) -> None:
         "A batch that is nothing but padding must give 0 and return its state as it came.",
     )
     fast = (*inputs(probe, 150), torch.tensor([0.0, 2.0, 6.0]), None)
-    compare_rows(probe, "150 tokens, slopes 0, 2, 6", fast, layer="edge case")
+    compare_rows(probe, "150 tokens (slopes 0, 2, 6)", fast, layer="edge case")
     doubles = tuple(x.double() for x in (*inputs(probe, 75), slopes, state))
     compare_rows(probe, "75 tokens in float64", doubles, layer="edge case")
+    from_zero = (*doubles[:4], None)
+    in_one_dtype(probe, from_zero, "The zero state is float32 while q is float64: make it with "
+                 "q.new_zeros(B, H, D, D_v).")
+    compare_rows(probe, "75 tokens in float64 from zero", from_zero, layer="edge case")
+    ids = torch.tensor([[8] * 40 + [3] * 35, [-1] * 75])
+    in_one_dtype(probe, from_zero, "With documents some zeros are float32 while q is float64: make the output with "
+                 "q.new_zeros(B, T, H, D_v), and each document's state with torch.zeros_like(state).", document_ids=ids)
+    out, end = called(probe, from_zero, ids)
+    expected, expected_end = oracles.packed(*from_zero, ids)
+    probe.close("output of documents in float64", out, expected, layer="edge case")
+    probe.close("state after documents in float64", end, expected_end, axes="BHDE", layer="edge case")
+
+
+def in_one_dtype(probe: Probe, given: tuple, sentence: str, **options) -> None:
+    """What PyTorch says of float32 zeros among float64 inputs names neither; the sentence does."""
+    try:
+        probe.function(*given[:4], **options)
+    except Exception as error:  # one that is not about dtypes is told by the next call
+        message = str(error).lower()
+        probe.require("float" not in message or "double" not in message, "edge case", sentence)
 
 
 # 4.5
@@ -668,7 +699,7 @@ def continue_from(probe: Probe) -> None:
     expected, expected_end = oracles.attention(q, k, v, slopes, state)
     read_wrongly = inter_mistakes(q, state, slopes)
     mistakes = {sentence: (lambda wrong=wrong: out.double() + wrong()) for sentence, wrong in read_wrongly.items()}
-    probe.close(f"output, {m} tokens", new_out, expected, mistakes={
+    probe.close(f"output of {m} tokens", new_out, expected, mistakes={
         "The outputs are those of a piece that starts at zero: add what each token reads from `state`.": out.double(),
         "The outputs hold only what is read from `state`: add it to those of the piece.":
             lambda: oracles.inter(q, state, slopes),
@@ -706,7 +737,7 @@ def continue_from(probe: Probe) -> None:
     piece = [x.float() for x in oracles.attention(*long, EXTREME)]
     whole = oracles.attention(*long, EXTREME, state)
     for (name, axes, _), value, right in zip(results, probe.call(*piece, long[0], EXTREME, state), whole):
-        probe.close(f"{name}, 192 tokens, slopes 4, 0.01, 0", value, right, axes=axes, layer="edge case")
+        probe.close(f"{name} of 192 tokens (slopes 4, 0.01, 0)", value, right, axes=axes, layer="edge case")
     zero = torch.zeros_like(state)
     same, same_end = probe.call(out, end, q, slopes, zero)
     probe.close("output from a zero state", same, out.double(), layer="property")
@@ -717,8 +748,8 @@ def continue_from(probe: Probe) -> None:
     for name, x in zip(("output", "end"), value):
         probe.tensor(f"{name} for float64 inputs", x, shape=x.shape, dtype=torch.float64)
     expected, expected_end = oracles.attention(*one, slopes, state)
-    probe.close("output, 1 token in float64", value[0], expected, layer="edge case")
-    probe.close("end, 1 token in float64", value[1], expected_end, axes="BHDE", layer="edge case")
+    probe.close("output of 1 token in float64", value[0], expected, layer="edge case")
+    probe.close("end after 1 token in float64", value[1], expected_end, axes="BHDE", layer="edge case")
 
 
 def end_mistakes(end: Tensor, slopes: Tensor, state: Tensor, m: int) -> dict[str, Callable]:
@@ -781,21 +812,21 @@ def combine(probe: Probe) -> None:
     timeless = "A piece whose state is 0 takes time too: the other state passes it, and the decays multiply."
     for name, a, b in (("first", silent, (s2, d2)), ("second", (s2, d2), silent)):
         state, decay = combined(probe, a, b)
-        probe.close(f"state, the {name} piece's state 0", state, mistakes={timeless: s2}, axes="BHDE",
+        probe.close(f"state where the {name} piece's is 0", state, mistakes={timeless: s2}, axes="BHDE",
                     expected=b[1].double().view(-1, 1, 1) * a[0].double() + b[0].double(), layer="edge case")
-        probe.close(f"decay, the {name} piece's state 0", decay, d1.double() * d2.double(), axes="H", layer="edge case",
-                    mistakes={timeless: d2})
+        probe.close(f"decay where the {name} piece's state is 0", decay, d1.double() * d2.double(), axes="H",
+                    layer="edge case", mistakes={timeless: d2})
     fast = torch.exp(-EXTREME.double() * 20)
     state, decay = combined(probe, (s1.double(), fast), (s2.double(), fast))
-    probe.close("state in float64, slopes 4, 0.01, 0", state, fast.view(-1, 1, 1) * s1.double() + s2.double(),
+    probe.close("state in float64 (slopes 4, 0.01, 0)", state, fast.view(-1, 1, 1) * s1.double() + s2.double(),
                 axes="BHDE", layer="edge case")
-    probe.close("decay in float64, slopes 4, 0.01, 0", decay, fast * fast, axes="H", layer="edge case")
+    probe.close("decay in float64 (slopes 4, 0.01, 0)", decay, fast * fast, axes="H", layer="edge case")
     nothing = torch.zeros_like(s1), torch.ones_like(d1)
     for name, (state, decay) in (("after", combined(probe, nothing, (s1, d1))),
                                  ("before", combined(probe, (s1, d1), nothing))):
-        probe.close(f"state, an empty piece {'before' if name == 'after' else 'after'} it", state, s1.double(),
+        probe.close(f"state with an empty piece {'before' if name == 'after' else 'after'}", state, s1.double(),
                     axes="BHDE", layer="edge case")
-        probe.close(f"decay, an empty piece {'before' if name == 'after' else 'after'} it", decay, d1.double(),
+        probe.close(f"decay with an empty piece {'before' if name == 'after' else 'after'}", decay, d1.double(),
                     axes="H", layer="edge case")
 
 
@@ -837,6 +868,7 @@ def combine_mistakes(s1: Tensor, d1: Tensor, s2: Tensor, d2: Tensor) -> dict[str
         "The first state decays over both pieces: it is the state at the end of the first one, and has to pass only "
         "the second.":
             one * two * s1 + s2,
+        "`decay` is already λ^m; do not take exp(-...) of it again.": torch.exp(-two) * s1 + s2,
         "The first piece is lost: the state holds both.": s2,
         "The second piece is lost: the state holds both.": two * s1,
         ALONG_HEADS: d2 * s1 + s2,
