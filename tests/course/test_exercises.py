@@ -169,6 +169,14 @@ def test_the_mutation_score_is_high(mutation):
 
 
 @every_exercise
+def test_unusual_right_answers_pass_and_mistakes_made_from_the_card_do_not(exercise_id):
+    """Both written from the exercise cards, before the checks were known."""
+    found = mutants.from_the_cards(exercise_id)
+    assert found["right"] >= 5 and found["right_rejected"] == []
+    assert found["mutants"] >= 60 and found["killed"] >= 0.9 * found["mutants"], found["survivors"]
+
+
+@every_exercise
 def test_solutions_are_of_a_size_to_write(exercise_id):
     _, lines = cut(hand_ins.text(exercise_id), SOLUTION, exercise_id)
     assert 1 <= len([line for line in lines if line.strip() and not line.strip().startswith("#")]) <= 20

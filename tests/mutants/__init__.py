@@ -96,3 +96,23 @@ def summary(exercise_id: str, found: list[tuple[Mutant, Result]]) -> dict:
         "survivors": [{"name": m.name, "argued": m.argued} for m, result in found if result.status != "wrong"],
         "sentences": {m.name: result.sentence for m, result in killed},
     }
+
+
+def from_the_cards(exercise_id: str) -> dict:
+    """What became of the solutions that were written from the card alone, before the checks were known."""
+    from tests.mutants.from_the_cards import MUTANTS
+
+    found = {"id": exercise_id, "mutants": 0, "killed": 0, "survivors": [], "right": 0, "right_rejected": []}
+    for name, source, kind in MUTANTS.get(exercise_id, []):
+        names = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(source, names)
+            rejected = run_check(find(exercise_id), names[find(exercise_id).name], SEEDS).status != "passed"
+        if kind == "right":
+            found["right"] += 1
+            found["right_rejected"] += [name] * rejected
+        else:
+            found["mutants"] += 1
+            found["killed"] += rejected
+            found["survivors"] += [] if rejected else [{"name": name, "argued": ""}]
+    return found

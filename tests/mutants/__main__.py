@@ -1,4 +1,4 @@
-"""`python3 go.py mutants [--json] [ID ...]`: what each check rejects, and with which sentence."""
+"""`python3 go.py mutants [--json] [--cards] [ID ...]`: what each check rejects, and with which sentence."""
 
 import argparse
 import json
@@ -6,19 +6,20 @@ import sys
 
 from minim1.course.checks import exercises
 from minim1.errors import UserError
-from tests.mutants import summary, verdicts
+from tests.mutants import from_the_cards, summary, verdicts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="go.py mutants", description=__doc__)
     parser.add_argument("ids", nargs="*", metavar="ID", help="exercises such as 4.2; default: all")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cards", action="store_true", help="those written from the exercise cards alone, right ones too")
     arguments = parser.parse_args()
-    rows = []
-    for exercise_id, found in verdicts(arguments.ids or list(exercises())):
-        rows.append(summary(exercise_id, found))
+    ids, rows = arguments.ids or list(exercises()), []
+    for row in map(from_the_cards, ids) if arguments.cards else (summary(*verdict) for verdict in verdicts(ids)):
+        rows.append(row)
         if not arguments.json:
-            show(rows[-1])
+            show(row)
     if arguments.json:
         print(json.dumps({"exercises": rows}, ensure_ascii=False))
         return
@@ -27,11 +28,12 @@ def main() -> None:
 
 
 def show(row: dict) -> None:
-    print(f"{row['id']}: {row['killed']} of {row['mutants']} rejected")
-    for name, sentence in row["sentences"].items():
+    right = f", {row['right'] - len(row['right_rejected'])} of {row['right']} right ones accepted" if "right" in row else ""
+    print(f"{row['id']}: {row['killed']} of {row['mutants']} rejected{right}")
+    for name, sentence in row.get("sentences", {}).items():
         print(f"  ✗ {name}\n      {sentence}")
     for survivor in row["survivors"]:
-        print(f"  SURVIVES {survivor['name']}: {survivor['argued'] or 'no argument given'}")
+        print(f"  SURVIVES {survivor['name']}" + (f": {survivor['argued']}" if survivor["argued"] else ""))
 
 
 if __name__ == "__main__":
