@@ -171,7 +171,7 @@ def test_the_mutation_score_is_high(mutation):
 @every_exercise
 def test_unusual_right_answers_pass_and_mistakes_made_from_the_card_do_not(exercise_id):
     """Both written from the exercise cards, before the checks were known."""
-    found = mutants.from_the_cards(exercise_id)
+    found = mutants.on_the_cards(exercise_id)
     assert found["right"] >= 5 and found["right_rejected"] == []
     assert found["mutants"] >= 60 and found["killed"] >= 0.9 * found["mutants"], found["survivors"]
 

@@ -98,7 +98,7 @@ def summary(exercise_id: str, found: list[tuple[Mutant, Result]]) -> dict:
     }
 
 
-def from_the_cards(exercise_id: str) -> dict:
+def on_the_cards(exercise_id: str) -> dict:
     """What became of the solutions that were written from the card alone, before the checks were known."""
     from tests.mutants.from_the_cards import MUTANTS
 

@@ -6,7 +6,7 @@ import sys
 
 from minim1.course.checks import exercises
 from minim1.errors import UserError
-from tests.mutants import from_the_cards, summary, verdicts
+from tests.mutants import on_the_cards, summary, verdicts
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--cards", action="store_true", help="those written from the exercise cards alone, right ones too")
     arguments = parser.parse_args()
     ids, rows = arguments.ids or list(exercises()), []
-    for row in map(from_the_cards, ids) if arguments.cards else (summary(*verdict) for verdict in verdicts(ids)):
+    for row in map(on_the_cards, ids) if arguments.cards else (summary(*verdict) for verdict in verdicts(ids)):
         rows.append(row)
         if not arguments.json:
             show(row)
