@@ -27,6 +27,8 @@ from torch import Tensor
 from minim1.course.comparing import Row, compare, describe_difference, describe_shape
 from minim1.errors import UserError
 
+MARKS = {"passed": "✓", "wrong": "✗", "not started": "○"}  # of a result's status
+
 
 class CheckFailed(AssertionError):
     """Raised by `check(..., strict=True)` unless the function passed; the message is the diagnosis."""
@@ -66,9 +68,13 @@ class Result:
     where: str = ""
     said: str = ""
 
+    @property
+    def mark(self) -> str:
+        """The status as one sign."""
+        return MARKS[self.status]
+
     def __str__(self) -> str:
-        mark = {"passed": "✓", "not started": "○", "wrong": "✗"}[self.status]
-        head = f"{mark} {self.exercise.id} {self.exercise.name}: {self.status}"
+        head = f"{self.mark} {self.exercise.id} {self.exercise.name}: {self.status}"
         if self.status == "not started":
             return f"{head}. Write the function in its cell, run that cell, then run this one again."
         place = f" [{self.where}]" if self.where else ""
@@ -123,8 +129,6 @@ class Probe:
         before = {name: x.detach().clone() for name, x in given.items() if isinstance(x, Tensor)}
         try:
             value = self.function(*arguments, **options)
-        except _Stop:
-            raise
         except (Exception, SystemExit) as error:
             raise self._raised(error, given) from error
         for name, x in before.items():
@@ -211,15 +215,14 @@ class Probe:
             gradients = _project(outputs, leaves, weights)
         except RuntimeError as error:
             raise _Stop("gradient", f"The backward pass through {self._name} fails: {_first_line(error)}.") from error
-        for (name, gradient), expected in zip(zip(leaves, gradients), wanted):
+        for index, (name, gradient, expected) in enumerate(zip(leaves, gradients, wanted)):
             if expected is None:
                 expected = torch.zeros_like(inputs[name], dtype=torch.float64)
                 gradient = torch.zeros_like(inputs[name]) if gradient is None else gradient
             if gradient is None:
                 raise _Stop("gradient", f"No gradient reaches `{name}`, although the output depends on it: somewhere on the "
                                         "way it is detached, or replaced by numbers.")
-            index = list(leaves).index(name)
-            wrong = {sentence: (lambda other=other: _expected_gradients(other, inputs, weights)[index])
+            wrong = {sentence: (lambda other=other, index=index: _expected_gradients(other, inputs, weights)[index])
                      for sentence, other in (mistakes or {}).items()}
             self.close(f"gradient of {name}", gradient, expected, layer="gradient", mistakes=wrong)
 
@@ -295,9 +298,9 @@ def check(exercise_id: str, function: Any = None, *, strict: bool = False, seeds
             raise
         print(error)
         return
-    if strict and result.status != "passed":
-        raise CheckFailed(f"{exercise_id} {result.exercise.name}: {result.sentence or result.status}")
     if strict:
+        if result.status != "passed":
+            raise CheckFailed(f"{exercise_id} {result.exercise.name}: {result.sentence or result.status}")
         print(f"✓ {exercise_id} {result.exercise.name}: passed with seeds {', '.join(map(str, seeds))}")
         return
     print(result)

@@ -7,7 +7,7 @@ from pathlib import Path
 from minim1.errors import UserError
 
 DAY = 86400  # seconds
-MARKS = {"passed": "✓", "wrong": "✗", "not started": "○"}
+STATUSES = ("passed", "wrong", "not started")
 
 
 def add_verbs(verbs) -> None:
@@ -15,13 +15,11 @@ def add_verbs(verbs) -> None:
     verb = verbs.add_parser("check", help="check the exercises in work/ as graded; exit code 1 unless all pass")
     verb.add_argument("words", nargs="*", metavar="WHAT",
                       help="a chapter (04), an exercise (4.2) or the path of a notebook; default: all in work/")
-    verb.add_argument("--seconds", type=float, default=60.0, metavar="S", help="limit for one exercise; default: 60")
-    verb.add_argument("--json", action="store_true")
+    _verdict_arguments(verb)
     verb.set_defaults(function=_check)
 
     verb = verbs.add_parser("progress", help="which exercises are done, and which parts of the model are yours")
-    verb.add_argument("--seconds", type=float, default=60.0, metavar="S", help="limit for one exercise; default: 60")
-    verb.add_argument("--json", action="store_true")
+    _verdict_arguments(verb)
     verb.set_defaults(function=_progress)
 
     verb = verbs.add_parser("lab", help="copy missing exercises to work/, open JupyterLab; -- before its options")
@@ -40,6 +38,11 @@ def add_verbs(verbs) -> None:
     verb.set_defaults(function=classroom.run)
 
 
+def _verdict_arguments(verb) -> None:
+    verb.add_argument("--seconds", type=float, default=60.0, metavar="S", help="limit for one exercise; default: 60")
+    verb.add_argument("--json", action="store_true")
+
+
 def _check(arguments) -> int:
     from minim1.course.progress import select, to_json
 
@@ -52,7 +55,7 @@ def _check(arguments) -> int:
         results.append(result)
         if not arguments.json:
             print(_verdict(result), flush=True)
-    counts = {status: sum(result.status == status for result in results) for status in MARKS}
+    counts = {status: sum(result.status == status for result in results) for status in STATUSES}
     problems = _problems(tasks)
     if arguments.json:
         _print_json({"exercises": [to_json(result) for result in results], **counts, "problems": problems})
@@ -76,7 +79,7 @@ def _progress(arguments) -> None:
         for result in of_chapter:
             sentence = f": {result.sentence}" if result.sentence else ""
             status = "done" if result.status == "passed" else result.status
-            print(f"  {MARKS[result.status]} {result.exercise.id} {result.exercise.name:18} {status}{sentence}")
+            print(f"  {result.mark} {result.exercise.id} {result.exercise.name:18} {status}{sentence}")
     print(f"Parts of the model and its training: {sum(part['yours'] for part in parts)} of {len(parts)} are yours")
     for part in parts:
         whose = "minim1" if not part["yours"] else "yours, wrong" if part["status"] == "wrong" else "yours"
@@ -97,7 +100,7 @@ def _verdict(result) -> str:
     if result.status != "not started":
         return str(result)
     place = f" [{result.where}]" if result.where else f". {result.sentence}"
-    return f"{MARKS[result.status]} {result.exercise.id} {result.exercise.name}: not started{place}"
+    return f"{result.mark} {result.exercise.id} {result.exercise.name}: not started{place}"
 
 
 def _problems(tasks) -> list[str]:

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from minim1.course.look import PLOTLY
 from minim1.course.notebooks.chapters import code_hash, execute
 from minim1.course.notebooks.exercises import CARD, blank, complete, leaks
-from minim1.course.notebooks.form import PLOTLY, SVG, all_outputs, normalise, read, root, to_text
+from minim1.course.notebooks.form import SVG, all_outputs, normalise, read, root, to_text
 from minim1.errors import UserError
 
 MOST_BYTES = 1_500_000

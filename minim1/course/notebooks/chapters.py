@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from minim1.course.notebooks.form import PLOTLY, SVG, all_outputs, normalise, read, root
+from minim1.course.look import PLOTLY
+from minim1.course.notebooks.form import SVG, all_outputs, normalise, read, root
 from minim1.course.scale import SCALES
 from minim1.errors import UserError
 

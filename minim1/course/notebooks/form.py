@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import minim1
+from minim1.course.widgets import WIDGET
 from minim1.errors import UserError
 
 PIECES = ("card", "solution", "check", "hidden", "hints", "why")  # of an exercise, in this order
 PIECE_ID = re.compile(rf"\d+-\d+-({'|'.join(PIECES)})")
 RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8}|")  # of JupyterLab, of nbformat, none
-PLOTLY, SVG = "application/vnd.plotly.v1+json", "image/svg+xml"
-WIDGET = "application/vnd.jupyter.widget-view+json"
+SVG = "image/svg+xml"
 WIDGET_TEXT = "Run this cell to use the interactive widget."
 KEPT = ("tags", "nbgrader", "deletable", "editable", "jupyter")  # metadata of a cell
 METADATA = {
