@@ -24,10 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minim1.course.comparing import Row, compare, describe_difference, describe_shape
+from minim1.course.comparing import (
+    DIGITS, Row, compare, describe_difference, describe_plain, describe_shape, plain, wrong_type,
+)
 from minim1.errors import UserError
+from minim1.learner import is_stub
 
-MARKS = {"passed": "✓", "wrong": "✗", "not started": "○"}  # of a result's status
+MARKS = {"passed": "✓", "wrong": "✗", "not started": "○", "not checked": "–"}  # of a result's status
 
 
 class CheckFailed(AssertionError):
@@ -58,7 +61,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Result:
-    """status: "passed", "not started" or "wrong"; sentence and layer say what is wrong; where the function stands."""
+    """status: "passed", "not started", "wrong" or (no Triton here) "not checked"; sentence and layer say what is wrong; where the function stands."""
 
     exercise: Exercise
     status: str
@@ -151,6 +154,23 @@ class Probe:
             raise _Stop("type", f"The results have changed places: end with `return {wanted}`.")
         return value
 
+    def launch(self, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        """Run the learner's Triton kernel with `safe_launch`; what it stores is then in the tensors passed."""
+        from minim1.course.safe_kernel import KernelError, available, python_function, safe_launch
+
+        if (kernel := python_function(self.function)) is None:
+            raise _Stop("type", f"{self._name} is no kernel: put @triton.jit above its `def`.")
+        if is_stub(kernel):
+            raise _Stop("", "", status="not started")
+        if reason := available():
+            raise _Stop("", reason, status="not checked")
+        try:
+            safe_launch(self.function, grid, *arguments, **options)
+        except KernelError as error:
+            if blank := re.search(r"NotImplementedError: exercise (\S+)", str(error)):
+                raise self._calls_blank(blank[1]) from error
+            raise _Stop("kernel", f"{error}.") from error
+
     # Comparisons
 
     def tensor(self, name: str, value: Any, *, shape: Sequence[int], dtype: torch.dtype | None = None,
@@ -165,7 +185,7 @@ class Probe:
             raise _Stop("type", f"The {name} is {_dtype(value.dtype)}, expected {_dtype(dtype)}.")
         if value.device.type != "cpu":
             raise _Stop("type", f"The {name} is on {value.device}, expected it on the CPU, where the inputs are.")
-        if not value.is_floating_point():
+        if not value.is_floating_point() and (dtype is None or dtype.is_floating_point):
             raise _Stop("type", f"The {name} is {_dtype(value.dtype)}, expected a floating-point tensor.")
         bad = ~value.detach().isfinite()
         if bad.any():
@@ -176,13 +196,15 @@ class Probe:
 
     def close(self, name: str, value: Any, expected: Tensor, *, mistakes: Mapping[str, Any] | None = None,
               axes: str | None = None, layer: str = "value", tolerance: float | None = None) -> None:
-        """Compare with fp64 numbers, and record how well it agrees.
+        """Compare with fp64 numbers (or whole numbers, or booleans, which must be equal), and record how well it agrees.
 
         Args: mistakes: sentence -> the value that this mistake would give, a tensor or a function without arguments;
             axes: a letter for each dimension (default "BTHD" for four), used to say where it differs;
             tolerance: relative to the largest expected value; default by dtype (fp32: 2e-5).
         """
-        value = self.tensor(name, value, shape=expected.shape, axes=axes).detach()
+        whole = None if expected.is_floating_point() else expected.dtype
+        tolerance = 0.0 if whole else tolerance
+        value = self.tensor(name, value, shape=expected.shape, dtype=whole, axes=axes).detach()
         expected = expected.detach()
         row = compare(name, value, expected, tolerance)
         self.rows.append(row)
@@ -193,6 +215,26 @@ class Probe:
             if wrong.shape == value.shape and compare(name, value, wrong.detach(), tolerance).grade != "off":
                 raise _Stop(layer, sentence)
         raise _Stop(layer, f"The {name} is not as expected: {describe_difference(value, expected, axes, tolerance)}")
+
+    def equal(self, name: str, value: Any, expected: Any, *, mistakes: Mapping[str, Any] | None = None,
+              layer: str = "value") -> None:
+        """Compare what is no tensor: a number, a text, a list (or tuple) of such. Records whether it is equal.
+
+        Args: expected: its type is asked for; a tuple may stand for a list, 4.0 for 4. mistakes: sentence -> the value
+            that this mistake would give, or a function without arguments.
+        """
+        if problem := wrong_type(value, expected):
+            raise _Stop("type", f"The {name} is {_kind(value)}, {problem}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _Stop("finite", f"The {name} is {'NaN' if math.isnan(value) else 'infinite'}, expected {expected}.")
+        same = plain(value) == plain(expected)
+        self.rows.append(Row(name, "exact" if same else "off", DIGITS if same else 0, math.nan))
+        if same:
+            return
+        for sentence, wrong in (mistakes or {}).items():
+            if plain(value) == plain(wrong() if callable(wrong) else wrong):
+                raise _Stop(layer, sentence)
+        raise _Stop(layer, f"The {name} is not as expected: {describe_plain(value, expected)}")
 
     def gradients(self, call: Callable, inputs: Mapping[str, Tensor], expected_call: Callable, *,
                   mistakes: Mapping[str, Any] | None = None) -> None:
@@ -241,11 +283,14 @@ class Probe:
         if blank and blank[1] in (None, self.exercise.id):
             return _Stop("", "", status="not started")
         if blank:
-            other = f"{self._name} calls the function of exercise {blank[1]}, which is not written yet"
-            return _Stop("type", f"{other}: solve that first.")
+            return self._calls_blank(blank[1])
         called = ", when called with " + ", ".join(f"{name} {_shown(x)}" for name, x in given.items()) if given else ""
         raised = f"{type(error).__name__}: {_first_line(error)}{_line_of(error)}"
         return _Stop("type", f"{self._name} raised {raised}{called}.")
+
+
+    def _calls_blank(self, other: str) -> _Stop:
+        return _Stop("type", f"{self._name} calls the function of exercise {other}, which is not written yet: solve that first.")
 
 
 def run_check(exercise: Exercise, function: Any, seeds: Sequence[int] = (0,)) -> Result:
@@ -323,7 +368,7 @@ def yours_or_ours(exercise_id: str, function: Any) -> Callable:
 
 def _check_own(exercise: Exercise, function: Any, seeds: Sequence[int]) -> Result:
     """`run_check` that refuses the package's own function under the learner's name."""
-    home = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None) or ""
+    home = getattr(_python(function), "__module__", None) or ""
     if home.split(".")[0] == "minim1":
         sentence = (f"This {exercise.name} is the package's own ({home}), not yours: write it in the cell above and run "
                     "that cell.")
@@ -333,10 +378,17 @@ def _check_own(exercise: Exercise, function: Any, seeds: Sequence[int]) -> Resul
 
 def place(function: Any) -> str:
     """File, or cell, and line where a function is defined; "" if that cannot be told."""
-    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+    code = getattr(_python(function), "__code__", None)
     if code is None:
         return ""
     return f"{_file_name(code.co_filename)}, line {code.co_firstlineno}"
+
+
+def _python(function: Any) -> Any:
+    """The Python function inside of what decorators made of it; Triton keeps that of a kernel in `fn`."""
+    while type(function).__module__.startswith("triton.") and hasattr(function, "fn"):
+        function = function.fn
+    return inspect.unwrap(function) if callable(function) else function
 
 
 def _file_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "row", "E": "col
 
 @dataclass(frozen=True)
 class Row:
-    """One compared quantity: grade is exact, close or off; digits in which it agrees, at most 7; largest difference."""
+    """One compared quantity: grade is exact, close or off; digits in which it agrees, at most 7; largest difference, or NaN."""
 
     name: str
     grade: str
@@ -24,7 +25,8 @@ class Row:
 
     def __str__(self) -> str:
         bar = "█" * self.digits + "░" * (DIGITS - self.digits)
-        return f"  {self.name:40} {bar}  {self.grade:5}  max difference {self.difference:.1e}"
+        difference = "" if math.isnan(self.difference) else f"  max difference {self.difference:.1e}"
+        return f"  {self.name:40} {bar}  {self.grade:5}{difference}"
 
 
 def compare(name: str, value: Tensor, expected: Tensor, tolerance: float | None = None) -> Row:
@@ -114,3 +116,47 @@ def describe_shape(name: str, got: tuple, wanted: tuple, axes: str | None = None
     else:
         hint = "the sizes are right, in another order: transpose it back."
     return f"The {name} has shape {got}, expected {wanted}{letters}: {hint}"
+
+
+# ---------------------------------------------------------------- what is no tensor: numbers, texts, lists of them
+
+
+def plain(value: Any) -> Any:
+    """A value that can be compared with ==: tuples, also inner ones, as lists."""
+    return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def wrong_type(value: Any, expected: Any) -> str:
+    """ "expected a list" where the value is something else than the expected one; else "".
+
+    >>> wrong_type(4.0, 4), wrong_type((1, 2), [1, 2]), wrong_type("4", 4)
+    ('', '', 'expected a number')
+    """
+    for kinds, name in ((bool, "True or False"), ((int, float), "a number"), (str, "a text (str)"), ((list, tuple), "a list")):
+        if isinstance(expected, kinds):
+            right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+            return "" if right else f"expected {name}"
+    raise TypeError(f"no rule for {type(expected).__name__}")
+
+
+def describe_plain(value: Any, expected: Any) -> str:
+    """Where two values of one type differ, in words.
+
+    >>> describe_plain([1, 5], [1, 2])
+    'entry 1 (counted from 0) is 5, expected 2.'
+    """
+    if isinstance(expected, str):
+        same = next((i for i, (a, b) in enumerate(zip(value, expected)) if a != b), min(len(value), len(expected)))
+        goes_on = [repr(text[same : same + 30]) if text[same:] else "its end" for text in (value, expected)]
+        return f"after {expected[:same][-30:]!r} ({same} characters agree) comes {goes_on[0]}, expected {goes_on[1]}."
+    if not isinstance(expected, (list, tuple)):
+        return f"it is {_short(value)}, expected {_short(expected)}."
+    for index, (a, b) in enumerate(zip(value, expected)):
+        if plain(a) != plain(b):
+            return f"entry {index} (counted from 0) is {_short(a)}, expected {_short(b)}."
+    return f"it has {len(value)} entries, expected {len(expected)}; those that are there are right."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -34,6 +34,11 @@ class Box:
     note: str = ""
     colour: str = "grey"
 
+    @property
+    def name(self) -> str:
+        """What `block(lit=...)` calls it: the part's name, or the title of a box that is none."""
+        return self.part or self.title
+
 
 BOXES = (
     Box("embedding", 24, 40, 110, 40),
@@ -76,7 +81,7 @@ WORDS = (
     (80, 119, "N layers, each of them:"), (300, 52, "token ids, document ids"), (300, 458, "logits"),
     (446, 150, "× α"), (446, 408, "× α"), (556, 358, "pretraining, SFT"), (744, 186, "RL"),
 )
-PARTS = tuple(box.part for box in BOXES if box.part)
+NAMES = tuple(dict.fromkeys(box.name for box in BOXES))  # what can be lit
 
 
 def block(lit: Iterable[str] = (), folder: str | Path = "../work") -> None:
@@ -84,7 +89,9 @@ def block(lit: Iterable[str] = (), folder: str | Path = "../work") -> None:
 
     folder  the learner's notebooks, with what `check` found out about them; default: beside the notebook's folder.
 
-    Raises `UserError` on a name that is no field of `Parts`.
+    lit     fields of `Parts`, or titles of boxes that are none: "embedding", "RMSNorm", "LM head", "optimiser".
+
+    Raises `UserError` on another name.
 
     >>> block(lit=("lightning",))    # doctest: +SKIP
     """
@@ -127,7 +134,7 @@ def draw(lit: tuple[str, ...], yours: tuple[str, ...]) -> str:
     lines += [_sum(x, y) for x, y in SUMS]
     lines += [f'<text x="{x}" y="{y}" font-size="15" font-weight="700">{text}</text>' for x, y, text in HEADINGS]
     lines += [f'<text x="{x}" y="{y}" font-size="12.5">{text}</text>' for x, y, text in WORDS]
-    lines += [_box(box, box.part in lit, box.part in yours) for box in BOXES]
+    lines += [_box(box, box.name in lit, box.part in yours) for box in BOXES]
     return "\n".join([*lines, "</svg>"])
 
 
@@ -164,15 +171,15 @@ def _box(box: Box, lit: bool, yours: bool) -> str:
 
 
 def _titles(parts: tuple[str, ...]) -> str:
-    titles = {box.part: box.title for box in BOXES}
-    return ", ".join(f"{titles[part]} ({part})" for part in parts)
+    titles = {box.part: f"{box.title} ({box.part})" for box in BOXES if box.part}
+    return ", ".join(titles.get(part, part) for part in parts)
 
 
 def _checked(lit: Iterable[str]) -> tuple[str, ...]:
     lit = (lit,) if isinstance(lit, str) else tuple(lit)
     for name in lit:
-        if name not in PARTS:
-            raise UserError(f"{name!r} is no part; choose from {', '.join(PARTS)}")
+        if name not in NAMES:
+            raise UserError(f"{name!r} is no part; choose from {', '.join(NAMES)}")
     return lit
 
 

@@ -73,6 +73,8 @@ def safe_launch(kernel, grid, /, *args, timeout: float = 60.0, **meta) -> None:
     KernelError: add_kernel, line 4 `a = tl.load(x_ptr + i)`: program (3, 0, 0) loads outside of x_ptr at element
     offset 1000; x_ptr has shape (1000,), elements at offsets 0 to 999; 24 of 256 lanes are outside; mask ...
     """
+    if reason := available():
+        raise KernelError(reason)
     name, signature = kernel_signature(kernel)
     try:
         bound = signature.bind(*args, **{key: value for key, value in meta.items() if key not in LAUNCH_OPTIONS})
@@ -93,6 +95,16 @@ def safe_launch(kernel, grid, /, *args, timeout: float = 60.0, **meta) -> None:
     written, results = _worker().ask(name, (pack(kernel), arguments, sizes, _save(tensors)), timeout)
     for number, result in zip(written, _load(results)):
         tensors[number].untyped_storage().copy_(result.untyped_storage())  # as checked, only elements differ
+
+
+@functools.cache
+def available() -> str:
+    """Why no kernel can run here, in one sentence; "" where Triton is installed."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return "Triton is not installed here, so kernels can be read but not run; on Linux `pip install triton` brings it."
+    return ""
 
 
 def _save(tensors) -> bytes:  # unlike pickle, this keeps views of one storage views of one storage

@@ -7,10 +7,11 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from minim1.course.drawing import BOXES, HEIGHT, LIT, PARTS, WIDTH, block, describe, draw
+from minim1.course.drawing import BOXES, HEIGHT, LIT, WIDTH, block, describe, draw
 from minim1.errors import UserError
 from minim1.parts import Parts
 
+PARTS = [box.part for box in BOXES if box.part]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -95,5 +96,10 @@ def test_an_empty_folder_marks_nothing(shown, tmp_path):
 
 @pytest.mark.parametrize("lit", ["lightening", ["lightning", "norm"]])
 def test_an_unknown_part_is_named(lit):
-    with pytest.raises(UserError, match="is no part; choose from lightning"):
+    with pytest.raises(UserError, match="is no part; choose from embedding"):
         block(lit)
+
+
+def test_a_box_that_is_no_part_can_be_lit_by_its_title():
+    assert draw(("RMSNorm",), ()).count('stroke-width="4"') == 3
+    assert "Lit up: RMSNorm, lightning attention (lightning)." in describe(("RMSNorm", "lightning"), ())

@@ -96,14 +96,13 @@ def summary(exercise_id: str, found: list[tuple[Mutant, Result]]) -> dict:
 
 def on_the_cards(exercise_id: str) -> dict:
     """What became of the solutions that were written from the card alone, before the checks were known."""
-    from tests.mutants.from_the_cards import MUTANTS
+    from tests.mutants.from_the_cards import written
 
     found = {"id": exercise_id, "mutants": 0, "killed": 0, "survivors": [], "right": 0, "right_rejected": []}
-    for name, source, kind in MUTANTS.get(exercise_id, []):
-        names = {}
+    for name, source, kind in written().get(exercise_id, []):
+        function = learner.functions({"cells": [{"cell_type": "code", "source": source}]})[find(exercise_id).name]
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(source, names)
-            rejected = run_check(find(exercise_id), names[find(exercise_id).name], SEEDS).status != "passed"
+            rejected = run_check(find(exercise_id), function, SEEDS).status != "passed"
         if kind == "right":
             found["right"] += 1
             found["right_rejected"] += [name] * rejected

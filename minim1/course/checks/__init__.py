@@ -6,7 +6,10 @@ from importlib import import_module
 from minim1.course.checking import Exercise
 from minim1.errors import UserError
 
-CHAPTERS = {"03": "linear_attention", "04": "lightning_attention"}  # chapter -> module of its checks; NN_<module>.ipynb
+CHAPTERS = {  # chapters with exercises -> module of their checks; the notebooks are NN_<module>.ipynb
+    "01": "text_and_tokens", "02": "softmax_attention", "03": "linear_attention", "04": "lightning_attention",
+    "05": "write_the_kernel", "06": "hybrid_block", "07": "mixture_of_experts",
+}
 
 
 @cache

@@ -1,20 +1,9 @@
-"""Right and wrong solutions written from the exercise cards alone, before their author had seen the checks.
+"""Chapters 03 and 04."""
 
-`MUTANTS` is exercise id -> [(name, source, "right" or "wrong")]. The sources are many and terse: most are patches of a
-right solution. Some that are called wrong turned out to be equal to a right one within the tolerance.
-"""
+from tests.mutants.from_the_cards import Cards
 
-MUTANTS = {}
-def add(ex, name, kind, src):
-    MUTANTS.setdefault(ex, []).append((name, src.strip("\n") + "\n", kind))
-def fam(ex, base, items):
-    for name, kind, *pairs in items:
-        src = base
-        for a, b in zip(pairs[::2], pairs[1::2]):
-            assert a in src, (ex, name, a)
-            src = src.replace(a, b, 1)
-        assert src != base or name == "base", (ex, name)
-        add(ex, name, kind, src)
+MUTANTS = Cards()
+add, fam = MUTANTS.add, MUTANTS.family
 
 # ------------------------------------------------------------ 3.1 / 4.1
 QUAD = '''
