@@ -7,7 +7,6 @@ from pathlib import Path
 from minim1.errors import UserError
 
 DAY = 86400  # seconds
-STATUSES = ("passed", "wrong", "not started")
 
 
 def add_verbs(verbs) -> None:
@@ -44,6 +43,7 @@ def _verdict_arguments(verb) -> None:
 
 
 def _check(arguments) -> int:
+    from minim1.course.checking import MARKS
     from minim1.course.progress import select, to_json
 
     tasks = select(arguments.words, _work())
@@ -55,13 +55,14 @@ def _check(arguments) -> int:
         results.append(result)
         if not arguments.json:
             print(_verdict(result), flush=True)
-    counts = {status: sum(result.status == status for result in results) for status in STATUSES}
+    counts = {status: sum(result.status == status for result in results) for status in MARKS}
     problems = _problems(tasks)
     if arguments.json:
         _print_json({"exercises": [to_json(result) for result in results], **counts, "problems": problems})
     else:
+        unchecked = f", {counts['not checked']} not checked" if counts["not checked"] else ""
         print("\n".join([*problems, f"{counts['passed']} of {len(results)} passed, {counts['wrong']} wrong, "
-                                    f"{counts['not started']} not started"]))
+                                    f"{counts['not started']} not started{unchecked}"]))
     return 0 if counts["passed"] == len(results) else 1
 
 

