@@ -167,7 +167,7 @@ class Probe:
         try:
             safe_launch(self.function, grid, *arguments, **options)
         except KernelError as error:
-            if blank := re.search(r"NotImplementedError: exercise (\S+)", str(error)):
+            if blank := re.search(r"NotImplementedError: exercise (\d+\.\d+)", str(error)):
                 raise self._calls_blank(blank[1]) from error
             raise _Stop("kernel", f"{error}.") from error
 

@@ -12,7 +12,9 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 
-from minim1.course.safe_kernel import KernelError, Worker, first_lines, kernel_signature, pack, unpack_kernel
+from minim1.course.safe_kernel import (
+    KernelError, Worker, available, first_lines, kernel_signature, pack, unpack_kernel,
+)
 
 SHARED_LIMIT = {80: 166912, 90: 232448}  # bytes of shared memory that one program can have, by compute capability
 QUOTED = re.compile(r"^\w+\((['\"])(.*)\1\)$")  # some of Triton's messages are the repr of an exception
@@ -78,12 +80,14 @@ def compile_kernel(
             wider loads. Pointers always count as such, since PyTorch aligns its tensors.
         timeout: seconds that the compiler may take.
     Raises:
-        KernelError: one sentence, with the kernel's line, if it does not compile.
+        KernelError: one sentence, with the kernel's line, if it does not compile; also where there is no Triton.
 
     >>> types = {"x_ptr": "*fp32", "y_ptr": "*fp32", "out_ptr": "*fp32", "n": "i32"}
     >>> print(compile_kernel(add_kernel, types, {"BLOCK": 1024}))                   # doctest: +SKIP
     sm_90: 26 registers, no spills, 0 KiB of 227 KiB shared memory, 0 tensor-core instructions
     """
+    if reason := available():
+        raise KernelError(reason)
     name, call = kernel_signature(kernel)
     parameters = call.parameters
     if arch not in SHARED_LIMIT:

@@ -450,21 +450,23 @@ def run(request):
 
 
 def explain(name, error) -> str:
-    """What went wrong, with the innermost line of a kernel that the exception came through."""
+    """What went wrong, with the innermost line of a kernel that the exception came through, and who called it there."""
     from triton.runtime.interpreter import interpreter_builder
 
-    where = name
+    lines = {}  # in the order of the calls; the exceptions of a chain see the outer ones again
     while True:
         for frame in traceback.extract_tb(error.__traceback__):
             if frame.filename.startswith(MADE_UP_FILE):
-                where = f"{frame.name}, line {frame.lineno} `{frame.line}`"
+                lines[f"{frame.name}, line {frame.lineno} `{frame.line}`"] = None
         if type(error).__name__ != "InterpreterError" or error.__cause__ is None:
             break
         error = error.__cause__
+    *outer, where = lines or [name]
+    called = f"; called by {outer[0]}" if outer else ""
     if isinstance(error, KernelError):
-        return f"{where}: {error}"
+        return f"{where}: {error}{called}"
     who = "it" if interpreter_builder.grid_idx is None else f"program {interpreter_builder.grid_idx}"
     if isinstance(error, TimeIsUp):
-        return f"{where}: {who} {error}"
+        return f"{where}: {who} {error}{called}"
     remedy = "".join(f"; {remedy}" for trap, remedy in TRAPS.items() if trap in str(error))
-    return f"{where}: {who} raised {type(error).__name__}: {error}{remedy}"
+    return f"{where}: {who} raised {type(error).__name__}: {error}{remedy}{called}"

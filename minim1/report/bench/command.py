@@ -2,7 +2,7 @@
 
     minim1 bench                              everything, on the CPU or the GPU that is there; takes a while
     minim1 bench attention roofline --quick   seconds: to see that it works, not to quote
-    minim1 bench attention --mine mine:lightning_attention
+    minim1 bench attention --mine mine:lightning_attention              or --mine NOTEBOOK.ipynb:FUNCTION
     minim1 bench --plot runs/bench/bench.json
 """
 
@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
+from minim1 import learner
 from minim1.errors import UserError
 
 NAMES = ("attention", "experts", "train", "generate", "rl", "roofline")
@@ -33,7 +34,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: all")
     parser.add_argument("--out", default="runs/bench", metavar="DIR", help="where the results go; default: runs/bench")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it works, not to quote")
-    parser.add_argument("--mine", metavar="MODULE:FUNCTION", help="your own lightning_attention, also in the table")
+    parser.add_argument("--mine", metavar="MODULE:FUNCTION",
+                        help="your own lightning_attention, also in the table; or NOTEBOOK.ipynb:FUNCTION")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="auto", help="auto (float32 on the CPU, else bfloat16), float32, bfloat16, "
                                                         "float16")
@@ -108,8 +110,10 @@ def _options(arguments):
 
 
 def _function(where: str) -> Callable:
-    """The function that "module:function" names, also from the folder we are in."""
-    module, _, name = where.partition(":")
+    """The function that "module:function" names, also from the folder we are in, or "notebook.ipynb:function"."""
+    module, _, name = where.rpartition(":")
+    if module.endswith(".ipynb"):
+        return learner.Notebook(module).function(name)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
