@@ -107,7 +107,7 @@ MUTANTS = {
         Mutant("inserted in place", INSERTED, 'messages.insert(0, {"role": "system", "content": DEFAULT_SYSTEM})'),
         Mutant("content stripped in place", "role, content =",
                'message["content"] = (message["content"] or "").strip()\n'
-                                                                "        role, content ="),
+               "        role, content ="),
         Mutant("reasoning removed from the message", 'message.get("reasoning") is not None:',
                'message.get("reasoning") is not None and (message := {**message}) and not message.update('
                'content=messages[-1].setdefault("seen", 1)):'),
