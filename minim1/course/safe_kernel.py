@@ -373,7 +373,13 @@ def _guard(builder, views, written):
 
         def run(*handles, **options):
             handles = list(handles)
-            mask = True if mask_at is None else np.asarray(handles[mask_at].data)
+            mask = True
+            if mask_at is not None:  # `&` can make ints of bools, and the interpreter reads one byte for each place
+                given = handles[mask_at]
+                mask = np.asarray(given.data)
+                if mask.dtype != bool:
+                    mask = mask.astype(bool)
+                    handles[mask_at] = type(given)(mask, given.dtype)
             handles[pointers_at] = _real(handles[pointers_at], mask, does)
             return plain(builder, *handles, **options)
 

@@ -138,7 +138,7 @@ def test_plainly_wrong_gets_a_sentence(exercise_id, kind, learners, capfd):
     assert "Traceback" not in str(failure.value)
 
 
-@every_exercise
+@every_function
 def test_an_endless_loop_can_be_ended(exercise_id):
     """Notebook, nbgrader and `go.py check` interrupt what takes too long; a check must not swallow that."""
     for strict in (False, True):

@@ -176,7 +176,8 @@ DEFAULT_SYSTEM = "You are a helpful assistant created by Minimax based on MiniMa
 
 def rendered(messages: Sequence[dict], prompt: bool = False, *, default: str | None = DEFAULT_SYSTEM,
              strip: Callable[[str], str] = str.strip, strip_reasoning: bool = False, thinking: str = "all",
-             empty_system: str = "left out", header: str = "assistant", tags: bool = True, drop_empty: bool = False) -> str:
+             empty_system: str = "left out", header: str = "assistant", tags: bool = True,
+             drop_empty: bool = False) -> str:
     """What `render` should give; the options make the mistakes that the check knows.
 
     default: the system text where there is none (None: no sentence); thinking: of which turns, "all", "last", "none",

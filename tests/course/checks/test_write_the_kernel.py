@@ -11,8 +11,8 @@ from tests.course import hand_ins
 from tests.mutants import Mutant, run, solution_notebook
 
 import minim1
-from minim1.course import kernels
-from minim1.course.checking import _check_own, run_check
+from minim1.course import kernels, safe_kernel
+from minim1.course.checking import _check_own, check, run_check
 from minim1.course.checks import find
 from minim1.course.checks import write_the_kernel as checks
 from minim1.course.compile_kernel import compile_kernel
@@ -71,6 +71,17 @@ def test_a_wrong_kernel_gets_one_sentence(name, text, words, monkeypatch):
     result = run_check(find("5.1"), function)
     assert result.status == "wrong" and words in result.sentence, result
     assert "\n" not in result.sentence
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_launch_can_be_interrupted(strict, notebook, monkeypatch):
+    """Notebook, nbgrader and `go.py check` interrupt what takes too long; a check must not swallow that."""
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safe_kernel, "safe_launch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check("5.1", functions(notebook)["copy_kernel"], strict=strict)
 
 
 def test_what_the_interpreter_accepts_and_no_gpu_does_is_found(notebook):
