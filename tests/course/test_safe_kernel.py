@@ -194,6 +194,21 @@ def interleave(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):
     tl.store(out_ptr + i, tl.load(source, mask=i < n), mask=i < n)
 
 
+@triton.jit
+def rows_kernel(x, out, M, N, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    column = tl.arange(0, COLUMNS)
+    for n in range(ROWS):
+        row = tl.program_id(0) * ROWS + n
+        there = (column < N) & (row < M)  # in the interpreter ints, not bools
+        tl.store(out + row * N + column, tl.load(x + row * N + column, mask=there), mask=there)
+
+
+def test_a_mask_of_ints_is_a_mask():
+    x, out = torch.randn(11, 20), torch.zeros(11, 20)
+    safe_launch(rows_kernel, (2,), x, out, 11, 20, ROWS=8, COLUMNS=32)
+    assert torch.equal(out, x)
+
+
 def test_lanes_in_two_tensors():
     x, y, out = torch.arange(4.0), torch.arange(4.0) + 10, torch.zeros(8)
     safe_launch(interleave, (1,), x, y, out, 8, 8)

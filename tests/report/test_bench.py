@@ -555,17 +555,20 @@ def test_a_benchmark_that_cannot_run_at_all_is_skipped_by_name(tmp_path, monkeyp
     assert json.loads((tmp_path / "bench.json").read_text())["skipped"] == {"experts": "no such thing here"}
 
 
-def test_mine_is_found_in_the_folder_we_are_in(tmp_path, monkeypatch):
-    (tmp_path / "learners_own.py").write_text(
-        "from minim1.model.lightning import lightning_chunked\ndef fast(q, k, v, slopes):\n"
-        "    return lightning_chunked(q, k, v, 2 * slopes)\n"
-    )
+@pytest.mark.parametrize("file", ["learners_own.py", "learners_own.ipynb"])
+def test_mine_is_found_in_the_folder_we_are_in(tmp_path, monkeypatch, file):
+    source = ("from minim1.model.lightning import lightning_chunked\ndef fast(q, k, v, slopes):\n"
+              "    return lightning_chunked(q, k, v, 2 * slopes)\n")
+    if file.endswith(".ipynb"):
+        source = json.dumps({"cells": [{"cell_type": "code", "source": source}]})
+    (tmp_path / file).write_text(source)
+    mine = f"{file.removesuffix('.py')}:fast"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    bench(tmp_path, "attention", "--quick", "--seconds", "0", "--lengths", "64", "--mine", "learners_own:fast")
+    bench(tmp_path, "attention", "--quick", "--seconds", "0", "--lengths", "64", "--mine", mine)
     result = json.loads((tmp_path / "bench.json").read_text())
     assert all(c["skipped"]["mine"].startswith("wrong: error") for c in result["comparisons"])
-    assert result["settings"]["mine"] == "learners_own:fast"
+    assert result["settings"]["mine"] == mine
 
 
 @pytest.mark.parametrize("words, sentence", [
@@ -575,9 +578,9 @@ def test_mine_is_found_in_the_folder_we_are_in(tmp_path, monkeypatch):
     (["--threads", "0"], "--threads is 0; it must be at least 1"),
     (["--seconds", "-1"], "--seconds is -1.0"),
     (["--lengths", "64", "0"], "--lengths has 0; a length is at least 1"),
-    (["--mine", "no_such_module:f"], "--mine 'no_such_module:f' was not found"),
-    (["--mine", "math"], "--mine 'math' was not found"),
-    (["--mine", "math:pi"], "--mine 'math:pi' is a float; expected a function"),
+    (["--mine", "no_such_module:f"], "part lightning='no_such_module:f' was not found"),
+    (["--mine", "math"], "part lightning='math' was not found"),
+    (["--mine", "math:pi"], "part lightning='math:pi' is a float; expected a function"),
     (["--plot", "no_such.json"], "no_such.json cannot be read as a stored result"),
 ])
 def test_a_mistake_is_one_sentence(tmp_path, words, sentence):

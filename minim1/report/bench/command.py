@@ -7,7 +7,6 @@
 """
 
 import datetime
-import importlib
 import json
 import os
 import platform
@@ -18,8 +17,8 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
-from minim1 import learner
 from minim1.errors import UserError
+from minim1.parts import find_part
 
 NAMES = ("attention", "experts", "train", "generate", "rl", "roofline")
 VERSIONS = {
@@ -111,18 +110,9 @@ def _options(arguments):
 
 def _function(where: str) -> Callable:
     """The function that "module:function" names, also from the folder we are in, or "notebook.ipynb:function"."""
-    module, _, name = where.rpartition(":")
-    if module.endswith(".ipynb"):
-        return learner.Notebook(module).function(name)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--mine {where!r} was not found ({error}); expected module:function") from None
-    if not callable(found):
-        raise UserError(f"--mine {where!r} is a {type(found).__name__}; expected a function")
-    return found
+    return find_part("lightning", where)
 
 
 def _measure(names: list[str], options, arguments, file: Path, say: Callable) -> dict:
