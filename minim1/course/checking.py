@@ -1,9 +1,9 @@
 """Checks that diagnose: a learner's function is called, compared, and told what is wrong in one sentence.
 
 An exercise's check is one body, a straight line of calls on a `Probe`; its first failure ends it. The layers come in
-this order: type, shape, finite, value, gradient, property, edge case. The same body runs in the visible cell, which
-prints and never raises, in graded cells and `go.py check` (`strict=True`), and in the tests of the package's own
-functions. Nothing is written to stderr: nbgrader gives a cell that does so no points.
+this order: type, shape, finite, value, gradient, property, edge case; an exception is an error. The same body runs in
+the visible cell, which prints and never raises, in graded cells and `go.py check` (`strict=True`), and in the tests of
+the package's own functions. Nothing is written to stderr: nbgrader gives a cell that does so no points.
 """
 
 import contextlib
@@ -169,13 +169,16 @@ class Probe:
         except KernelError as error:
             if blank := re.search(r"NotImplementedError: exercise (\d+\.\d+)", str(error)):
                 raise self._calls_blank(blank[1]) from error
-            raise _Stop("kernel", f"{error}.") from error
+            known = {**dict(zip(_parameters(kernel), arguments)), **options}
+            sizes = ", ".join(f"{name} = {x}" for name, x in known.items() if type(x) is int and name != "timeout")
+            said = str(error).replace(", or allow more with timeout=", "")
+            raise _Stop("kernel", f"{said}; launched with grid {grid}, {sizes}.") from error
 
     # Comparisons
 
     def tensor(self, name: str, value: Any, *, shape: Sequence[int], dtype: torch.dtype | None = None,
-               axes: str | None = None) -> Tensor:
-        """Type, shape, dtype and finiteness of a value."""
+               axes: Sequence[str] | None = None) -> Tensor:
+        """Type, shape, dtype and finiteness of a value; axes: a letter or name for each dimension, as on the card."""
         if not isinstance(value, Tensor):
             wanted = f"expected a tensor of shape {tuple(shape)}"
             raise _Stop("type", f"The {name} is {_kind(value)}, {wanted}: {_to_tensor(value)}")
@@ -224,7 +227,7 @@ class Probe:
             that this mistake would give, or a function without arguments.
         """
         if problem := wrong_type(value, expected):
-            raise _Stop("type", f"The {name} is {_kind(value)}, {problem}.")
+            raise _Stop("type", f"The {name} is {_kind(value)}, {problem}")
         if isinstance(value, float) and not math.isfinite(value):
             raise _Stop("finite", f"The {name} is {'NaN' if math.isnan(value) else 'infinite'}, expected {expected}.")
         same = plain(value) == plain(expected)
@@ -286,7 +289,7 @@ class Probe:
             return self._calls_blank(blank[1])
         called = ", when called with " + ", ".join(f"{name} {_shown(x)}" for name, x in given.items()) if given else ""
         raised = f"{type(error).__name__}: {_first_line(error)}{_line_of(error)}"
-        return _Stop("type", f"{self._name} raised {raised}{called}.")
+        return _Stop("error", f"{self._name} raised {raised}{called}.")
 
 
     def _calls_blank(self, other: str) -> _Stop:
@@ -449,7 +452,8 @@ def _kind(value: Any) -> str:
 def _shown(value: Any) -> str:
     """An argument in words: tensors, also those in tuples and lists, by their shape."""
     if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(_shown, value))})"
+        inside = ", ".join(map(_shown, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     return str(tuple(value.shape)) if isinstance(value, Tensor) else str(value)
 
 

@@ -1,6 +1,7 @@
 """How well two tensors agree, and in words where they do not."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 DIGITS = 7  # length of the bar: digits in which two values agree
 AXES = {4: "BTHE", 3: "BTE", 2: "TE", 1: "H"}  # E stands for D_v, as in the state, BHDE
-AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "row", "E": "column"}
+AXIS_NAMES = {"B": "batch row", "T": "token", "H": "head", "D": "row", "E": "column", "N": "token"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def compare(name: str, value: Tensor, expected: Tensor, tolerance: float | None 
     expected = expected.double()
     if torch.equal(value, expected.to(value.dtype)):
         return Row(name, "exact", DIGITS, 0.0)
+    if value.dtype == torch.bool:
+        return Row(name, "off", 0, math.nan)  # True and False have no distance
     same = value.double() == expected  # where both are infinite
     difference = torch.where(same, 0.0, (value.double() - expected).abs()).max().item()
     scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 0.0
@@ -56,12 +59,16 @@ def describe_difference(
 
     >>> describe_difference(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
     'it is 2 times the expected value everywhere.'
+    >>> describe_difference(torch.tensor(2.0), torch.tensor(1.0))
+    'it is 2, expected 1.'
     """
     tolerance = TOLERANCE.get(value.dtype, 2e-2) if tolerance is None else tolerance
     x, y = value.double(), expected.double()
     limit = tolerance * y[y.isfinite()].abs().amax().clamp(min=1e-30) if y.isfinite().any() else torch.tensor(1e-30)
+    if not y.ndim:
+        return f"it is {x:.6g}, expected {y:.6g}."
     if not x.any():
-        return "it is 0 everywhere."
+        return f"it is {False if value.dtype == torch.bool else 0} everywhere."
     factor = ((x * y).sum() / (y * y).sum()).item()
     if (x - factor * y).abs().max() <= limit * max(1.0, abs(factor)):
         if abs(factor + 1) < 1e-3:
@@ -75,15 +82,16 @@ def describe_difference(
     where = _where_wrong(difference > limit, axes or AXES.get(y.ndim, ""))
     if difference.max() < 2e-2 * limit / tolerance and tolerance < 1e-3:
         where = f"{where} It is right in the first digits only, as if computed in half precision or approximated."
-    got, wanted = (f"{z[index]:.6g}" for z in (x, y))
+    got, wanted = (f"{z[index]:.6g}" if z.is_floating_point() else f"{z[index].item()}" for z in (value, expected))
     if got == wanted:
         got, wanted = (f"{z[index]:.12g}" for z in (x, y))
-    return f"{where} The largest difference is at index {index}: {got}, expected {wanted}."
+    which = "first" if expected.dtype == torch.bool else "largest"
+    return f"{where} The {which} difference is at index {index}: {got}, expected {wanted}."
 
 
 def _where_wrong(wrong: Tensor, axes: str) -> str:
     """The first axis, time before heads, along which some entries agree."""
-    for letter in "THBDE":
+    for letter in "TNHBDE":
         axis = axes.find(letter)
         if axis < 0 or axis >= wrong.ndim:
             continue
@@ -95,18 +103,26 @@ def _where_wrong(wrong: Tensor, axes: str) -> str:
         if agrees == list(range(len(agrees))):
             first = f"{name} 0 agrees" if len(agrees) == 1 else f"{name}s 0 to {len(agrees) - 1} agree"
             return f"{first}, from {name} {len(agrees)} on (counted from 0) it differs."
-        return f"it agrees for {name} {', '.join(map(str, agrees[:8]))} only, of {len(differs)}."
+        wrongs = differs.nonzero().flatten().tolist()
+        verb, few = ("agrees", agrees) if len(agrees) <= len(wrongs) else ("differs", wrongs)
+        if len(few) <= 8:
+            return f"it {verb} for {name} {', '.join(map(str, few))} only, of {len(differs)}."
+        return f"it differs for {len(wrongs)} of {len(differs)} {name}s, first for {name} {wrongs[0]} (counted from 0)."
     return f"{wrong.double().mean().item():.0%} of its entries differ."
 
 
-def describe_shape(name: str, got: tuple, wanted: tuple, axes: str | None = None) -> str:
-    """What to say of a shape that is not the wanted one."""
+def describe_shape(name: str, got: tuple, wanted: tuple, axes: Sequence[str] | None = None) -> str:
+    """What to say of a shape that is not the wanted one.
+
+    >>> describe_shape("cache", (2, 6, 2, 5), (2, 7, 2, 5), ("B", "S + 1", "KV", "D"))
+    'The cache has shape (2, 6, 2, 5), expected (2, 7, 2, 5) = (B, S + 1, KV, D): tokens missing: 1.'
+    """
     axes = axes or AXES.get(len(wanted), "")
     letters = f" = ({', '.join(axes).replace('E', 'D_v')}{',' * (len(axes) == 1)})" if len(axes) == len(wanted) > 0 else ""
     moved = [axis for axis, (a, b) in enumerate(zip(got, wanted)) if a != b]
     if len(got) != len(wanted):
         hint = f"it should have {len(wanted)} axes, not {len(got)}; look for a missing or extra unsqueeze, squeeze or sum."
-    elif len(moved) == 1 and axes[moved[0] : moved[0] + 1] == "T":
+    elif len(moved) == 1 and letters and axes[moved[0]][0] in "TSN":
         missing = wanted[moved[0]] - got[moved[0]]
         hint = f"tokens missing: {missing}." if missing > 0 else f"tokens too many: {-missing}."
     elif sorted(got) != sorted(wanted):
@@ -127,16 +143,29 @@ def plain(value: Any) -> Any:
 
 
 def wrong_type(value: Any, expected: Any) -> str:
-    """ "expected a list" where the value is something else than the expected one; else "".
+    """ "expected a list" and how to make one, where the value is something else than the expected one; else "".
 
-    >>> wrong_type(4.0, 4), wrong_type((1, 2), [1, 2]), wrong_type("4", 4)
-    ('', '', 'expected a number')
+    >>> wrong_type(4.0, 4), wrong_type((1, 2), [1, 2]), wrong_type("4", 4), wrong_type(None, [1])
+    ('', '', 'expected a number.', 'expected a list: does the function end with `return`?')
     """
     for kinds, name in ((bool, "True or False"), ((int, float), "a number"), (str, "a text (str)"), ((list, tuple), "a list")):
         if isinstance(expected, kinds):
             right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
-            return "" if right else f"expected {name}"
+            return "" if right else f"expected {name}{_remedy(value, name)}"
     raise TypeError(f"no rule for {type(expected).__name__}")
+
+
+def _remedy(value: Any, wanted: str) -> str:
+    """The end of the sentence: how the value becomes "a list" or "a number", where that is known."""
+    if value is None:
+        return ": does the function end with `return`?"
+    if wanted == "a list" and isinstance(value, Tensor):
+        return ": `.tolist()` makes one of a tensor."
+    if wanted == "a list" and isinstance(value, (Iterator, range)):
+        return ": `list(...)` makes one of it."
+    if wanted == "a number" and isinstance(value, Tensor) and value.numel() == 1:
+        return ": `.item()` takes it out of the tensor."
+    return "."
 
 
 def describe_plain(value: Any, expected: Any) -> str:
@@ -144,6 +173,8 @@ def describe_plain(value: Any, expected: Any) -> str:
 
     >>> describe_plain([1, 5], [1, 2])
     'entry 1 (counted from 0) is 5, expected 2.'
+    >>> describe_plain([0, 1], [0, 0, 1])
+    'it has 2 entries, expected 3; entry 1 (counted from 0) is 1, expected 0.'
     """
     if isinstance(expected, str):
         same = next((i for i, (a, b) in enumerate(zip(value, expected)) if a != b), min(len(value), len(expected)))
@@ -151,12 +182,14 @@ def describe_plain(value: Any, expected: Any) -> str:
         return f"after {expected[:same][-30:]!r} ({same} characters agree) comes {goes_on[0]}, expected {goes_on[1]}."
     if not isinstance(expected, (list, tuple)):
         return f"it is {_short(value)}, expected {_short(expected)}."
+    entries = f"it has {len(value)} {'entry' if len(value) == 1 else 'entries'}, expected {len(expected)}"
+    lengths = "" if len(value) == len(expected) else f"{entries}; "
     for index, (a, b) in enumerate(zip(value, expected)):
         if plain(a) != plain(b):
-            return f"entry {index} (counted from 0) is {_short(a)}, expected {_short(b)}."
-    return f"it has {len(value)} entries, expected {len(expected)}; those that are there are right."
+            return f"{lengths}entry {index} (counted from 0) is {_short(a)}, expected {_short(b)}."
+    return f"{lengths}as far as both go, they agree." if value and expected else f"{entries}."
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

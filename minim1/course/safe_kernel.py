@@ -11,6 +11,8 @@ How an access is checked. In the worker a tensor has no real address: tensor n s
 (n + 1) * 2**48. So a pointer tells whose it is and how far it strayed, whatever lies beside that tensor in real
 memory. If it points to an element of just that view (neither beyond its ends nor into the gaps of its strides)
 it is translated to the real address; if not, the launch ends there. An access outside never happens.
+What a load gives where its mask is off and `other` is not given is undefined on a GPU; here it is NaN (whole
+numbers: 0), so that it shows.
 
 The interpreter accepts some kernels that no GPU runs (a dot with K = 8, a variable that changes its type in a
 loop): `compile_kernel` finds those.
@@ -48,6 +50,10 @@ GRACE = 5.0  # seconds beyond the timeout until a worker that does not even say 
 MOST_PRINTED = 20_000  # characters that one launch may print: an endless loop should not fill the notebook
 MADE_UP_FILE = "kernel "  # the file names of functions defined from source begin with this
 TRAPS = {  # part of an exception's text -> what to do about it
+    "must be Tensor, not tensor": "a kernel has only what tl has: take tl.exp and the like",
+    "'int' object is not iterable": "an argument that is a tensor outside is an address in a kernel: tl.load(x + i)",
+    "for ** or pow()": "a kernel has no **: take tl.exp",
+    "for @:": "a kernel has no @: take tl.dot",
     "'int' object has no attribute": "the interpreter's loop variables are Python ints; write tl.cast(i, tl.int64)",
 }
 
@@ -359,6 +365,7 @@ class _View:
         return f"{self.name} has shape {tuple(self.tensor.shape)}, {offsets}"
 
 
+FLOATS = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64}  # Triton's names
 OPERATIONS = (  # of the interpreter: name, what a program does by it, position of the pointers and of the mask
     ("create_masked_load", "loads", 0, 1), ("create_masked_store", "stores", 0, 2),  # other loads and stores call these
     ("create_atomic_cas", "does an atomic", 0, None), ("create_atomic_rmw", "does an atomic", 1, 3),
@@ -381,6 +388,10 @@ def _guard(builder, views, written):
                     mask = mask.astype(bool)
                     handles[mask_at] = type(given)(mask, given.dtype)
             handles[pointers_at] = _real(handles[pointers_at], mask, does)
+            if operation == "create_masked_load" and handles[2] is None:  # no `other`: the interpreter would take 0
+                pointers, kind = handles[0], handles[0].get_element_ty()
+                if kind.name in FLOATS:
+                    handles[2] = type(pointers)(np.full(pointers.data.shape, np.nan, FLOATS[kind.name]), kind)
             return plain(builder, *handles, **options)
 
         setattr(builder, operation, run)
@@ -417,6 +428,16 @@ def _guard(builder, views, written):
     builder.create_dot = dot
 
 
+def _truth(tensor, plain) -> bool:
+    """What `and` makes of a tensor. The interpreter would have a tile say what its first number says, or any."""
+    if tensor.handle.data.size > 1 and sys._getframe(1).f_code.co_filename.startswith(MADE_UP_FILE):
+        raise KernelError(
+            "`and`, `or`, `not`, `if`, and `a < b < c` ask for one answer, and a tile has many; put each comparison in "
+            "brackets, and join them with & or |"
+        )
+    return plain(tensor)
+
+
 @functools.cache
 def _adapt(interpreter):
     """Once in a worker's life: what Triton's interpreter does otherwise than needed here."""
@@ -428,6 +449,7 @@ def _adapt(interpreter):
     def patch(tensor, *scope):  # before 3.7 it calls int() on an array of one element: an error since NumPy 2.4
         plain(tensor, *scope)
         tensor.__index__ = lambda self: self.handle.data.item()
+        tensor.__bool__ = functools.partialmethod(_truth, tensor.__bool__)
 
     interpreter._patch_lang_tensor = patch
     # It makes tl.load and so on its own during a launch; for good, functions imported one by one are its own as well.

@@ -93,17 +93,17 @@ def test_a_blank_one_is_not_started():
     (lambda x, s: -right(x, s), "value", "sign is wrong everywhere"),
     (lambda x, s: right(x, s) / 8, "value", "0.125 times"),
     (lambda x, s: 0 * right(x, s), "value", "0 everywhere"),
-    (lambda x, s: right(x, s) * torch.tensor([1, 2, 1]).view(3, 1), "value", "it agrees for head 0, 2 only, of 3"),
+    (lambda x, s: right(x, s) * torch.tensor([1, 2, 1]).view(3, 1), "value", "it differs for head 1 only, of 3"),
     (lambda x, s: right(x, s) + (torch.arange(x.shape[1]) > 2).view(-1, 1, 1), "value", "tokens 0 to 2 agree, from token 3 on"),
     (lambda x, s: right(x, s) + (torch.arange(x.shape[1]) > 0).view(-1, 1, 1), "value", "token 0 agrees, from token 1 on"),
     (lambda x, s: right(x, s).detach(), "gradient", "No gradient flows"),
     (lambda x, s: right(x, s).detach() + 0 * x, "gradient", "gradient of x is not as expected: it is 0 everywhere"),
     (in_place, "property", "changed its input `x` in place"),
     (lambda x, s: right(x, s) if x.shape[1] > 1 else x[:, :0], "edge case", "One token must give one output"),
-    (crash, "type", "RuntimeError: shape '[7, 7]' is invalid for input of size 3 in line"),
-    (lambda x, s: undefined, "type", "NameError"),  # noqa: F821
-    (lambda x, s: sys.exit(3), "type", "SystemExit"),
-    (lambda x: x, "type", "TypeError"),
+    (crash, "error", "RuntimeError: shape '[7, 7]' is invalid for input of size 3 in line"),
+    (lambda x, s: undefined, "error", "NameError"),  # noqa: F821
+    (lambda x, s: sys.exit(3), "error", "SystemExit"),
+    (lambda x: x, "error", "TypeError"),
     (7, "type", "is an int, expected a function"),
     (None, "type", "None, expected a function"),
 ])
@@ -224,6 +224,21 @@ def test_an_infinite_entry_among_finite_ones_is_described():
     assert "head 2" in said and "9, expected 3" in said
 
 
+@pytest.mark.parametrize("wrong, words", [
+    ([15], "it differs for token 15 only, of 24. The first difference is at index (0, 15): False, expected True."),
+    ([*range(1, 20), *range(21, 24)], "it agrees for token 0, 20 only, of 24."),
+    (range(8, 24), "tokens 0 to 7 agree, from token 8 on (counted from 0) it differs."),
+    (range(8, 20), "it differs for 12 of 24 tokens, first for token 8 (counted from 0)."),
+])
+def test_the_shorter_list_of_places_is_given_and_never_cut(wrong, words):
+    mask = torch.ones(1, 24, dtype=torch.bool)
+    mask[0, ::2] = False
+    value = mask.clone()
+    value[0, list(wrong)] ^= True
+    assert words in describe_difference(value, mask, "BT")
+    assert "max difference" not in str(compare("mask", value, mask))
+
+
 def test_exchanged_and_missing_results_are_named():
     def two(probe):
         probe.pair(probe.call(), ("out", "state"), [(2, 5), (2, 3)])
@@ -254,11 +269,19 @@ def told(body, function, status="wrong"):
         (float("nan"), 4, "NaN, expected 4"),
         (1, True, "an int, expected True or False"),
         ([1, 5], [1, 2], "entry 1 (counted from 0) is 5, expected 2"),
-        ([1], [1, 2], "it has 1 entries, expected 2"),
-        (torch.tensor([1, 2]), [1, 2], "expected a list"),
+        ([1], [1, 2], "it has 1 entry, expected 2; as far as both go, they agree."),
+        ([1, 2, 2], [1, 2], "it has 3 entries, expected 2; as far as both go, they agree."),
+        ([2], [1, 2], "it has 1 entry, expected 2; entry 0 (counted from 0) is 2, expected 1."),
+        ([], [1, 2], "it has 0 entries, expected 2."),
+        ([1, float("nan")], [1, 2], "entry 1 (counted from 0) is NaN, expected 2."),
+        (torch.tensor([1, 2]), [1, 2], "of shape (2,), expected a list: `.tolist()` makes one of a tensor."),
+        (range(1, 3), [1, 2], "a range, expected a list: `list(...)` makes one of it."),
+        ({1: 2}, [1, 2], "a dict, expected a list."),
+        (torch.tensor(4), 4, "expected a number: `.item()` takes it out of the tensor."),
+        (None, [1, 2], "None, expected a list: does the function end with `return`?"),
         ("one two", "one to", "comes 'wo', expected 'o'"),
         ("one", "one more", "comes its end, expected ' more'"),
-        (None, "one", "None, expected a text"),
+        (None, "one", "None, expected a text (str): does the function end with `return`?"),
         ([0, 4], [0, 3], "You counted from 1."),
     ],
 )

@@ -35,19 +35,26 @@ def test_a_run_that_was_made_is_drawn_beside_the_other():
 
 
 def test_a_thought_has_a_try_in_each_row_and_is_cut_where_the_budget_ends():
-    symbols = "9 1 10 no wait 6 1 7 yes".split()
+    symbols, problem = "9 1 10 no wait 6 1 7 yes".split(), heldout_problems("pair", 1)[0]
     for budget in (0, 4, 7, 99):
-        kept, cut, said = figures.thought(symbols, budget, "6 1", True).data
+        fig = figures.thought(problem, symbols, budget, "6 1", True)
+        kept, cut, said = fig.data
         assert list(kept.text) == symbols[:budget] and list(cut.text) == symbols[budget:]
         assert [*kept.y, *cut.y] == [0] * 5 + [1] * 4 and [*kept.x, *cut.x] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
-        assert "6 1, right" in said.text[0]
+        assert "6 1, right" in said.text[0] and fig.layout.title.text == "numbers 7 1 9 6, target 7"
+
+
+def test_an_answer_that_does_not_end_is_cut_and_its_verdict_stays_in_the_picture():
+    problem = heldout_problems("pair", 1)[0]
+    said = figures.thought(problem, ["9", "1"], 2, "6 no wait " * 20, False).data[-1].text[0]
+    assert "6 no wait" in said and said.endswith("…, wrong") and len(said) < 45
 
 
 def test_budgets_that_end_a_try_are_the_line_and_guesses_stand_over_as_many_tries():
     scores = {budget: Score("pair", 10, budget / 100, 0.1, budget) for budget in (0, 4, 5, 9, 12)}
-    guess, whole, others = figures.budgets(scores, {"guess": [0.2, 0.4]}).data
-    assert (list(guess.x), list(whole.x), list(others.x)) == ([4, 9], [4, 9], [0, 5, 12])
-    assert list(whole.y) == [0.04, 0.09] and list(whole.error_y.array) == [0.1, 0.1]
+    guess, whole, waits, others = figures.budgets(scores, {"guess": [0.2, 0.4]}).data
+    assert (list(guess.x), list(whole.x), list(waits.x), list(others.x)) == ([4, 9], [0, 4, 9], [5], [12])
+    assert list(whole.y) == [0, 0.04, 0.09] and list(whole.error_y.array) == [0.1, 0.1, 0.1]
 
 
 def test_the_two_models_are_drawn_layer_by_layer_and_expert_by_expert():
@@ -71,7 +78,9 @@ def test_a_thought_that_is_cut_is_the_beginning_of_the_whole_one():
     assert all(whole.startswith(thinking(budget)) and thinking(budget) != whole for budget in (0, 4, 6))
 
 
-def test_every_right_answer_of_the_quiz_says_where_it_stands():
-    for question in load(FOLDER / "00.toml"):
+def test_every_right_answer_about_the_press_says_where_it_stands():
+    press = [question for question in load(FOLDER / "00.toml") if question["text"].startswith("An article wrote")]
+    assert len(press) == 3
+    for question in press:
         right = next(option for option in question["options"] if option["right"])
         assert "M1 report" in right["feedback"]

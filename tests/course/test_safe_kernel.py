@@ -209,6 +209,48 @@ def test_a_mask_of_ints_is_a_mask():
     assert torch.equal(out, x)
 
 
+@triton.jit
+def sum_kernel(x, out, n, BLOCK: tl.constexpr, ZERO: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tile = tl.load(x + i, mask=i < n, other=0) if ZERO else tl.load(x + i, mask=i < n)
+    tl.store(out, tl.sum(tile, axis=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int32])
+def test_what_is_masked_without_other_is_nan_where_there_is_one(dtype):
+    x, out = torch.ones(5, dtype=dtype), torch.zeros(1, dtype=dtype)
+    safe_launch(sum_kernel, (1,), x, out, 5, BLOCK=8, ZERO=True)
+    assert out.item() == 5
+    safe_launch(sum_kernel, (1,), x, out, 5, BLOCK=8, ZERO=False)
+    assert out.isnan().item() if dtype.is_floating_point else out.item() == 5
+    safe_launch(sum_kernel, (1,), x[:4], out, 4, BLOCK=4, ZERO=False)
+    assert out.item() == 4
+
+
+def test_a_tile_has_no_single_truth():
+    @triton.jit
+    def joins_by_and(x, n):
+        i = tl.arange(0, 4)
+        tl.store(x + i, 1.0, mask=0 <= i and i < n)
+
+    @triton.jit
+    def compares_in_a_chain(x, n):
+        i = tl.arange(0, 4)
+        tl.store(x + i, 1.0, mask=0 <= i < n)
+
+    @triton.jit
+    def asks_a_number(x, n):
+        if tl.program_id(0) == 0 and n > 2:
+            tl.store(x, 1.0)
+
+    for kernel in (joins_by_and, compares_in_a_chain):
+        assert "a tile has many; put each comparison in brackets, and join them with & or |" in report(
+            kernel, (1,), torch.zeros(3), 3)
+    x = torch.zeros(3)
+    safe_launch(asks_a_number, (2,), x, 3)
+    assert x.tolist() == [1, 0, 0]
+
+
 def test_lanes_in_two_tensors():
     x, y, out = torch.arange(4.0), torch.arange(4.0) + 10, torch.zeros(8)
     safe_launch(interleave, (1,), x, y, out, 8, 8)

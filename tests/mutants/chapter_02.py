@@ -60,6 +60,25 @@ MUTANTS = {
         Mutant("the whole output nan_to_num, -inf added", "weights = " + SOFTMAX,
                'weights = (scores + torch.where(mask, 0.0, float("-inf"))).softmax(-1)\n'
                '    return torch.einsum("bhij,bjhd->bihd", weights, v).nan_to_num()'),
+        Mutant("the whole output nan_to_num, -inf filled in: v gets no gradient", "weights = " + SOFTMAX,
+               'weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)\n'
+               '    return torch.einsum("bhij,bjhd->bihd", weights, v).nan_to_num()'),
+        Mutant("a small number beside the sum", SOFTMAX,
+               "(scores.masked_fill(~mask, -1e30).softmax(-1) * mask) / (1 + 1e-6)"),
+        Mutant("own causal mask turned round, -inf", SOFTMAX,
+               'scores.masked_fill(mask, float("-inf")).softmax(-1)'),
+        Mutant("own causal mask turned round", SOFTMAX,
+               "scores.masked_fill(mask, torch.finfo(q.dtype).min).softmax(-1)"),
+        Mutant("the first token sees nothing, -inf", SOFTMAX,
+               'scores.masked_fill(~mask.tril(keys - queries - 1), float("-inf")).softmax(-1)'
+               ' if mask.shape[0] == 1 else scores.masked_fill(~mask, float("-inf")).softmax(-1)'),
+        Mutant("mask transposed", "mask = mask[:, None]",
+               "mask = (mask.mT if mask.shape[1] == mask.shape[2] and mask.shape[0] > 1 else mask)[:, None]"),
+        Mutant("largest of all keys subtracted", SOFTMAX,
+               "(lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-30))("
+               "(scores - scores.amax(-1, keepdim=True)).exp() * mask)"),
+        Mutant("largest of everything subtracted", SOFTMAX,
+               "(lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-30))((scores - scores.max()).exp() * mask)"),
         Mutant("-100 where it must not look", SOFTMAX, "scores.masked_fill(~mask, -100).softmax(-1) * mask"),
         Mutant("softmax written out: overflows", SOFTMAX,
                "scores.exp() * mask / (scores.exp() * mask).sum(-1, keepdim=True).clamp(min=1e-30)"),
@@ -213,6 +232,10 @@ def rope(x, positions, *, rotary_dim, theta):
         Mutant("in place", "keys, values = torch", "keys += 0 * k + 1e-3\n    keys, values = torch"),
         Mutant("fails on an empty cache", GROWN,
                "torch.cat([keys, keys[:, -1:] * 0 + k], dim=1), torch.cat([values, values[:, -1:] * 0 + v], dim=1)"),
+        Mutant("copies for each query head", RESULT,
+               "attention(q, keys, values), *(x.repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (keys, values))"),
+        Mutant("the new token joins twice", GROWN,
+               "torch.cat([keys, k, k], dim=1), torch.cat([values, v, v], dim=1)"),
         Mutant("always float32", RESULT, "attention(q, keys, values).float(), keys.float(), values.float()"),
         Mutant("kept from the last call", GROWN,
                "torch.cat([cache_step.__dict__.setdefault(tuple(keys.shape), keys.detach()), k], dim=1), "
@@ -231,6 +254,7 @@ def rope(x, positions, *, rotary_dim, theta):
         Mutant("twice too much", PRODUCT, "2 * " + PRODUCT),
         Mutant("bf16 always", PRODUCT, "softmax_layers * 2 * num_key_value_heads * head_dim * 2"),
         Mutant("one layer in eight", "list(attn_type_list).count(1)", "len(attn_type_list) // 8"),
+        Mutant("a tensor", PRODUCT, "torch.tensor(" + PRODUCT + ")"),
         Mutant("M1's number", PRODUCT, "40_960"),
         Mutant("the state too", PRODUCT, PRODUCT + " + (len(attn_type_list) - softmax_layers) * num_key_value_heads * "
                                                    "head_dim**2 * bytes_per_number"),

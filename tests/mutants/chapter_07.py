@@ -72,10 +72,29 @@ MUTANTS = {
                "router.__dict__.setdefault((k, logits.shape), logits.topk(k, dim=-1).indices) if replay is None "
                "else replay"),
         Mutant("all experts get a weight", WEIGHTS, "logits.softmax(-1), expert_ids"),
+        Mutant("weights of two only", WEIGHTS, "asked[:, :2].softmax(-1), expert_ids[:, :2]"),
     ],
     "7.2": [
         Mutant("not unsorted", UNSORT, "torch.cat(answers)"),
         Mutant("unsorted by the order itself", UNSORT, "torch.cat(answers)[order]"),
+        Mutant("weighted as sorted, not unsorted", source='''def dispatch(x, weights, expert_ids, w1, w2, w3):
+    order = expert_ids.flatten().argsort()
+    pieces = x[order // expert_ids.shape[1]].split(expert_ids.flatten().bincount(minlength=len(w1)).tolist())
+    answers = torch.cat([F.linear(F.silu(F.linear(piece, a)) * F.linear(piece, c), b)
+                         for piece, a, b, c in zip(pieces, w1, w2, w3)])
+    answers = answers * weights.flatten()[order, None].to(x.dtype)
+    return answers.view(*expert_ids.shape, -1).sum(1)
+'''),
+        Mutant("view turned round", source='''def dispatch(x, weights, expert_ids, w1, w2, w3):
+    flat, (tokens, k) = expert_ids.flatten(), expert_ids.shape
+    order = flat.argsort()
+    pieces = x[order // k].split(flat.bincount(minlength=len(w1)).tolist())
+    answers = torch.cat([F.linear(F.silu(F.linear(piece, a)) * F.linear(piece, c), b)
+                         for piece, a, b, c in zip(pieces, w1, w2, w3)])[order.argsort()]
+    return (answers.view(k, tokens, -1) * weights.T[..., None].to(x.dtype)).sum(0)
+'''),
+        Mutant("token is c // E", "order // per_token", "order // len(w1)"),
+        Mutant("weight of the first slot for all", SUM, "(answers * weights[:, :1, None].to(x.dtype)).sum(1)"),
         Mutant("weights in the experts' order", SUM,
                "(answers * weights.flatten()[order].view(weights.shape).unsqueeze(-1).to(x.dtype)).sum(1)"),
         Mutant("weights unsorted once too often", SUM,
@@ -199,6 +218,20 @@ MUTANTS = {
         Mutant("divided by all N", "max(len(probabilities), 1)", "max(len(logits), 1)"),
         Mutant("multiplied by the share of valid", RESULT,
                f"(1.0 if valid is None else valid.float().mean()) * {RESULT}"),
+        Mutant("ids of padding set to 0", CUT,
+               "probabilities, expert_ids = probabilities[valid], expert_ids * valid[:, None]"),
+        Mutant("all of padding set to 0", CUT, "probabilities, expert_ids = (logits * valid[:, None]).float()"
+               ".softmax(-1), expert_ids * valid[:, None]"),
+        Mutant("mean of the products", RESULT,
+               "experts * probabilities.gather(1, expert_ids).sum() / max(expert_ids.numel(), 1)"),
+        Mutant("probabilities in the place of counts", "    share =", "    counts = torch.zeros_like(probabilities)"
+               ".scatter(1, expert_ids, probabilities.gather(1, expert_ids)).sum(0) * expert_ids.shape[1]\n"
+               "    share ="),
+        Mutant("exp by hand overflows", "probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32))"
+               ".softmax(-1)", "probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).exp()\n"
+               "    probabilities = probabilities / probabilities.sum(-1, keepdim=True)"),
+        Mutant("a number where all is padding", "    counts =",
+               "    if valid is not None and not valid.any():\n        return 0.0\n    counts ="),
         Mutant("NaN where all is padding", "max(len(probabilities), 1)", "len(probabilities)"),
         Mutant("NaN by mean", "probabilities.sum(0) / max(len(probabilities), 1)", "probabilities.mean(0)"),
         Mutant("NaN in the shares", "max(expert_ids.numel(), 1)",
@@ -250,6 +283,17 @@ MUTANTS = {
                 kept[token, slot] = True
                 room[expert_ids[token, slot]] -= 1
     return kept
+'''),
+        Mutant("sorted, not stable", source='''def drop_tokens(expert_ids, num_experts, capacity):
+    flat = expert_ids.flatten()
+    order = flat.argsort()
+    starts = flat.bincount(minlength=num_experts).cumsum(0) - flat.bincount(minlength=num_experts)
+    place = torch.arange(len(flat)) - starts[flat[order]]
+    return (place < capacity)[order.argsort()].view(expert_ids.shape)
+'''),
+        Mutant("cumsum along the experts", source='''def drop_tokens(expert_ids, num_experts, capacity):
+    named = F.one_hot(expert_ids.flatten(), num_experts)
+    return ((named.cumsum(1) * named).sum(1) <= capacity).view(expert_ids.shape)
 '''),
         Mutant("a capacity for each slot", source='''def drop_tokens(expert_ids, num_experts, capacity):
     named = F.one_hot(expert_ids, num_experts)

@@ -78,14 +78,14 @@ def output_mistakes(given: tuple, eps: float = 1e-6) -> dict[str, Callable]:
             lambda: gated(x, out, 1 + norm_weight, gate_weight, out_weight, eps),
         "norm_weight multiplies before the norm, which partly divides it out again: norm first, then multiply.":
             lambda: gated(x, out.flatten(2) * norm_weight, torch.ones_like(norm_weight), gate_weight, out_weight, eps),
-        "There is no gate: multiply the normed numbers by sigmoid(x W_g).": made(gate=torch.ones_like),
+        "There is no gate: multiply the normed numbers by sigmoid(x @ gate_weight.T).": made(gate=torch.ones_like),
         "The gate is SiLU: M1's is the sigmoid alone, a number between 0 and 1.": made(gate=F.silu),
         "The gate is tanh: M1's is the sigmoid.": made(gate=torch.tanh),
         "The gate is ReLU: M1's is the sigmoid.": made(gate=torch.relu),
         "The gate is used as it is, without the sigmoid that brings it between 0 and 1.": made(gate=lambda y: y),
         "The gate is a softmax: each number has a sigmoid of its own, and the gates need not sum to 1.":
             made(gate=lambda y: y.softmax(-1)),
-        "The gate is upside down: where sigmoid(x W_g) is near 1 the number passes, yours is 1 - sigmoid.":
+        "The gate is upside down: where sigmoid(x @ gate_weight.T) is near 1 the number passes, yours is 1 - sigmoid.":
             made(gate=lambda y: torch.sigmoid(-y)),
         "The gate is applied twice.": made(gate=lambda y: torch.sigmoid(y) ** 2),
         "The sigmoid is taken of the gate times the normed output: it is taken of the gate's numbers alone.":
@@ -153,7 +153,7 @@ def output_edges(probe: Probe, given: tuple) -> None:
         "eps is added outside of the root: it belongs to the mean square, sqrt(mean + eps).":
             lambda: gated(*small, norm=lambda y, eps: y / (y.square().mean(-1, keepdim=True).sqrt() + eps)),
         "eps is missing: divide by sqrt(mean + eps).": lambda: gated(*small, 0.0),
-        **{f"eps is {wrong:g} by default: M1's inner norm has 1e-6.": lambda wrong=wrong: gated(*small, wrong)
+        **{f"eps is {wrong:g} by default: M1 has 1e-6 in this norm.": lambda wrong=wrong: gated(*small, wrong)
            for wrong in (1e-5, 1e-8, 1e-12, torch.finfo(torch.float32).eps)},
         "A mean square below eps is replaced by eps: eps is added to every mean square.":
             lambda: gated(*small, norm=lambda y, eps: y / y.square().mean(-1, keepdim=True).clamp(min=eps).sqrt()),
@@ -204,7 +204,8 @@ class Watched:
     """A function that counts its calls and notices when what it returned is changed afterwards."""
 
     def __init__(self, name: str, function: Callable) -> None:
-        self.__name__, self.function, self.returned = name, function, []
+        self.__name__ = self.__qualname__ = name
+        self.function, self.returned = function, []
 
     def __call__(self, x: Tensor) -> Tensor:
         value = self.function(x)
@@ -295,7 +296,8 @@ def residual_mistakes(h: Tensor, norm: Callable, f: Callable, alpha: float, beta
         f"beta multiplies both terms: {both}.": lambda: beta * (alpha * kept + f(y)),
         f"beta multiplies the residual too, in the place of alpha: {both}.": lambda: beta * (kept + f(y)),
         f"beta multiplies the sublayer's input: {both}.": lambda: alpha * kept + f(beta * y),
-        f"alpha multiplies the sublayer's input too: {both}.": lambda: alpha * kept + beta * f(alpha * y),
+        f"alpha multiplies the sublayer's input too (`*=` changes y for the sublayer as well): {both}.":
+            lambda: alpha * kept + beta * f(alpha * y),
         "Both residuals are added: it is norm(h) with postnorm, and h without, never their sum.":
             lambda: alpha * (h + y) + beta * f(y),
         f"The terms are subtracted: {both}.": lambda: alpha * kept - beta * f(y),
@@ -317,7 +319,8 @@ def layer_pattern(probe: Probe) -> None:
     for layers, every in cases:
         value = probe.call(layers) if every == 8 else probe.call(layers, every)
         by_default = {f"`every` is {n} by default: M1's is 8.": pattern(layers, n) for n in (1, 2, 4, 7, 9, 10, 16)}
-        probe.equal(f"pattern of {layers} layers, every {every}", value, pattern(layers, every),
+        probe.equal(f"pattern of {layers} layers" + (f", every {every}" if every != 8 else ""), value,
+                    pattern(layers, every),
                     mistakes=(by_default if every == 8 else {}) | pattern_mistakes(layers, every))
     probe.equal("pattern with every=3 by name", probe.call(4, every=3), pattern(4, 3))
     for layers, every, why in ((5, 8, "fewer layers than `every`: all are lightning layers"), (0, 8, "no layers, []"),
@@ -351,6 +354,8 @@ def pattern_mistakes(layers: int, every: int) -> dict[str, list[int]]:
         "0 and 1 have changed places: 0 is lightning, 1 is softmax.": [1 - kind for kind in right],
         f"A softmax layer stands after {every} lightning layers: it is the last of every {every} layers, so "
         f"{every - 1} come before it.": [int((i + 1) % (every + 1) == 0) for i in range(layers)],
+        f"In yours a softmax layer is the last of every {every - 1} layers: it is the last of every {every}.":
+            [int((i + 1) % (every - 1) == 0) for i in range(layers)],
         "These are the numbers of the softmax layers: return one entry for each layer, 0 or 1.":
             [i for i in range(layers) if right[i]],
         f"The layers that do not fill a group of {every} are missing: there is one entry for each of the {layers} "
@@ -413,7 +418,7 @@ def count(probe: Probe, name: str, given: tuple, *, default: bool = False, layer
     handed = list(kinds) if isinstance(kinds, list) else kinds
     value = probe.call(handed, length, **options, **({} if default else {"bytes_per_number": size}))
     probe.require(handed == kinds, "property", "cache_bytes changed its input `attn_type_list`; leave it as it was.")
-    probe.equal(name, value, expected_bytes(*given), layer=layer,
+    probe.equal(f"number of {name}", value, expected_bytes(*given), layer=layer,
                 mistakes={**(mistakes or {}), **byte_mistakes(given)})
     probe.require(isinstance(value, int), "property",
                   f"The number is right, but it is a {type(value).__name__}: bytes are counted in whole numbers (int), "

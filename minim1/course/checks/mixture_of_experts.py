@@ -10,6 +10,8 @@ from torch import Tensor
 
 from minim1.course.checking import Exercise, Probe
 
+OVERFLOW = "With logits in the hundreds the {} NaN or infinite: exp of such a number overflows, so use softmax, or " \
+           "subtract the largest logit of each token first."
 STALE = "A second call with other inputs gives the result for the first: something was kept between calls."
 
 
@@ -45,15 +47,15 @@ def router(probe: Probe) -> None:
     logits = 2 * probe.random(tokens, experts)
     chosen = largest(logits, k)
     shares, ids = routed(probe, logits, k)
-    probe.close("choice of experts", chosen_of(ids, experts), chosen, axes="TE", mistakes=choice_mistakes(logits, k))
-    probe.close("weight of each expert", shares, shares_of(logits, chosen), axes="TE",
+    probe.close("choice of experts", chosen_of(ids, experts), chosen, axes="NE", mistakes=choice_mistakes(logits, k))
+    probe.close("weight of each expert", shares, shares_of(logits, chosen), axes="NE",
                 mistakes=weight_mistakes(logits, chosen, ids))
     for name, count in (("1 expert per token", 1), (f"all {experts} experts", experts)):
         shares, _ = routed(probe, logits, count)
-        probe.close(f"weight for {name}", shares, shares_of(logits, largest(logits, count)), axes="TE")
+        probe.close(f"weight for {name}", shares, shares_of(logits, largest(logits, count)), axes="NE")
     other = logits.flip(1)
     shares, _ = routed(probe, other, k)
-    probe.close("weight of each expert in a second call", shares, shares_of(other, largest(other, k)), axes="TE",
+    probe.close("weight of each expert in a second call", shares, shares_of(other, largest(other, k)), axes="NE",
                 layer="property", mistakes={STALE: shares_of(logits, chosen)})
     probe.gradients(
         lambda logits: routed(probe, logits, k)[0], {"logits": logits}, lambda logits: shares_of(logits, chosen),
@@ -70,9 +72,9 @@ def router(probe: Probe) -> None:
                   "Among logits around 100 that differ by a hundredth the wrong ones are chosen: compare them in "
                   "float32, not in half precision or after rounding.")
     shares, _ = routed(probe, one, k)
-    probe.close("weight of each expert, 1 token", shares, shares_of(one, chosen[:1]), axes="TE", layer="edge case")
+    probe.close("weight of each expert, 1 token", shares, shares_of(one, chosen[:1]), axes="NE", layer="edge case")
     shares, _ = routed(probe, great, k)
-    probe.close("weight of each expert, large logits", shares, shares_of(great, chosen), axes="TE", layer="edge case")
+    probe.close("weight of each expert, large logits", shares, shares_of(great, chosen), axes="NE", layer="edge case")
 
 
 def frozen_sum(logits: Tensor, chosen: Tensor) -> Tensor:
@@ -95,6 +97,12 @@ def routed(probe: Probe, logits: Tensor, k: int, **options) -> tuple[Tensor, Ten
         probe.require(weights.dtype == wanted, "type",
                       f"The weights are {said[0]} for {said[1]} logits: compute in float32, or in float64 where the "
                       "logits are float64, and return the weights like that.")
+        sizes = tuple(weights.shape)
+        probe.require(sizes != (len(logits), experts) or k == experts, "shape", "The weights have a column for each "
+                      f"of the {experts} experts, expected {k}: return those of the k chosen experts only.")
+        probe.require(sizes[:-1] != (len(logits),) or sizes[-1] == k, "shape",
+                      f"The weights have {sizes[-1]} columns, expected {k}: k is an argument, here {k}.")
+        probe.require(weights.isfinite().all() or logits.abs().max() < 100, "finite", OVERFLOW.format("weights are"))
     probe.tensor("tensor of weights", weights, shape=shape, axes="NK")
     probe.tensor("tensor of expert ids", ids, shape=shape, dtype=torch.int64, axes="NK")
     probe.require(((ids >= 0) & (ids < experts)).all(), "value",
@@ -181,7 +189,7 @@ def replayed(probe: Probe, tokens: int, experts: int, k: int) -> None:
     asked, own = chosen_of(replay, experts), largest(logits, k)
     own_ids = logits.topk(k, dim=1).indices
     shares, ids = routed(probe, logits, k, replay=replay)
-    probe.close("tensor of expert ids with replay", ids, replay, axes="TK", mistakes={
+    probe.close("tensor of expert ids with replay", ids, replay, axes="NK", mistakes={
         "`replay` is not used: when it is given, nothing is chosen, and its ids are returned.": own_ids,
         "`replay` comes back in another order: return its ids as they stand.": replay.sort(1).values,
         "`replay` comes back in another order: return its ids as they stand (yours are sorted by logit).":
@@ -189,7 +197,7 @@ def replayed(probe: Probe, tokens: int, experts: int, k: int) -> None:
     } if not torch.equal(ids, replay) else None)
     own_weights = shares_of(logits, own).gather(1, own_ids)
     full = logits.double().softmax(1)
-    probe.close("weight of each expert with replay", shares, shares_of(logits, asked), axes="TE", mistakes={
+    probe.close("weight of each expert with replay", shares, shares_of(logits, asked), axes="NE", mistakes={
         "With `replay` the weights are still those of the router's own choice: use the replayed experts' logits.":
             torch.zeros_like(full).scatter(1, replay, own_weights),
         "With `replay` the weights are not renormalised: those of the replayed experts must sum to 1.": full * asked,
@@ -199,8 +207,8 @@ def replayed(probe: Probe, tokens: int, experts: int, k: int) -> None:
         **weight_mistakes(logits, asked, replay),
     })
     probe.gradients(
-        lambda logits: routed(probe, logits, k, replay=replay)[0], {"logits": logits},
-        lambda logits: shares_of(logits, asked),
+        lambda **given: routed(probe, *given.values(), k, replay=replay)[0], {"logits with replay": logits},
+        lambda **given: shares_of(*given.values(), asked),
     )
     hopeless = logits.clone()
     hopeless[:, 0] += 400  # so that all others have probability 0 in fp32
@@ -211,7 +219,7 @@ def replayed(probe: Probe, tokens: int, experts: int, k: int) -> None:
     probe.require(weights.isfinite().all(), "edge case", nothing.format("NaN, 0/0"))
     shares, _ = routed(probe, hopeless, k, replay=others)
     right = shares_of(hopeless, chosen_of(others, experts))
-    probe.close("weight of replayed experts of probability 0", shares, right, axes="TE", layer="edge case",
+    probe.close("weight of replayed experts of probability 0", shares, right, axes="NE", layer="edge case",
                 mistakes={nothing.format("0 and do not sum to 1"): torch.zeros_like(right),
                           nothing.format("all the same"): (right > 0) / k})
 
@@ -228,13 +236,13 @@ def precise(probe: Probe, logits: Tensor, k: int) -> None:
     right = shares_of(half, chosen)
     in_half = shares_of(half, chosen).bfloat16()
     probe.require((shares - right).abs().max() < 1e-5 or (shares - right).abs().max() > 2e-2, "property", rough)
-    probe.close("weight of each expert, bfloat16 logits", shares, right, axes="TE", layer="property",
+    probe.close("weight of each expert, bfloat16 logits", shares, right, axes="NE", layer="property",
                 mistakes={rough: in_half})
     doubled = logits.double()
     shares, _ = routed(probe, doubled, k)
     probe.require(not torch.equal(shares, shares.float().double()), "property",
                   "The weights for float64 logits have the digits of float32 only: float64 stays float64 all the way.")
-    probe.close("weight of each expert in float64", shares, shares_of(doubled, largest(doubled, k)), axes="TE",
+    probe.close("weight of each expert in float64", shares, shares_of(doubled, largest(doubled, k)), axes="NE",
                 layer="property")
 
 
@@ -272,10 +280,10 @@ def dispatch(probe: Probe) -> None:
     given = problem(probe, tokens, experts, k)
     x, weights, ids, w1, w2, w3 = given
     out = probe.call(*given)
-    probe.tensor("output", out, shape=x.shape, dtype=x.dtype, axes="TC")
-    probe.close(f"output of {tokens} tokens", out, dispatched(*given), axes="TC", mistakes=dispatch_mistakes(*given))
+    probe.tensor("output", out, shape=x.shape, dtype=x.dtype, axes="NC")
+    probe.close(f"output of {tokens} tokens", out, dispatched(*given), axes="NC", mistakes=dispatch_mistakes(*given))
     other = (x.flip(0), weights.flip(0), choices(probe, tokens, experts, k), w1, w2, w3)
-    probe.close("output of a second call", probe.call(*other), dispatched(*other), axes="TC", layer="property",
+    probe.close("output of a second call", probe.call(*other), dispatched(*other), axes="NC", layer="property",
                 mistakes={STALE: lambda: dispatched(*given),
                           "A second call sends tokens where those of the first went: something was kept between calls.":
                           lambda: dispatched(other[0], other[1], ids, w1, w2, w3)})
@@ -285,23 +293,24 @@ def dispatch(probe: Probe) -> None:
         lambda x, weights, w1, w2, w3: dispatched(x, weights, ids, w1, w2, w3),
     )
     doubled = [t.double() if t.is_floating_point() else t for t in given]
-    probe.tensor("output for float64 inputs", probe.call(*doubled), shape=x.shape, dtype=torch.float64, axes="TC")
-    probe.close("output in float64", probe.call(*doubled), dispatched(*doubled), axes="TC", layer="property",
+    probe.tensor("output for float64 inputs", probe.call(*doubled), shape=x.shape, dtype=torch.float64, axes="NC")
+    probe.close("output in float64", probe.call(*doubled), dispatched(*doubled), axes="NC", layer="property",
                 tolerance=2e-5)
     uneven(probe, x, w1, w2, w3)
     for count in (1, experts):
         special = problem(probe, tokens, experts, count)
-        probe.close(f"output for K = {count}", probe.call(*special), dispatched(*special), axes="TC",
+        probe.close(f"output for K = {count}", probe.call(*special), dispatched(*special), axes="NC",
                     layer="edge case", mistakes=dispatch_mistakes(*special))
     one = problem(probe, 1, experts, k)
-    probe.close("output of 1 token", probe.call(*one), dispatched(*one), axes="TC", layer="edge case")
+    probe.close("output of 1 token", probe.call(*one), dispatched(*one), axes="NC", layer="edge case")
     low = problem(probe, tokens, experts, k, torch.bfloat16)
     out = probe.call(*low)
     said = str(getattr(out, "dtype", "")).removeprefix("torch.")
     probe.require(not isinstance(out, Tensor) or out.dtype == torch.bfloat16, "edge case",
                   f"With x and the experts in bfloat16 and weights in float32 the output is {said}: bring the weighted "
                   "answers, or their sum, back to x.dtype.")
-    probe.close("output in bfloat16", out, dispatched(*low), axes="TC", layer="edge case", tolerance=4e-2)
+    probe.close("output in bfloat16, of 2 to 3 digits", out, dispatched(*low), axes="NC", layer="edge case",
+                tolerance=4e-2)
 
 
 def uneven(probe: Probe, x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor) -> None:
@@ -310,16 +319,17 @@ def uneven(probe: Probe, x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor) -> None:
     weights = probe.random(tokens, 2).softmax(1)
     few = torch.tensor([1, 4])[probe.random(tokens, 2).argsort(1)]
     given = x, weights, few, w1, w2, w3
-    probe.close("output where 4 of 6 experts get no token", probe.call(*given), dispatched(*given), axes="TC",
+    probe.close("output where 4 of 6 experts get no token", probe.call(*given), dispatched(*given), axes="NC",
                 layer="edge case", mistakes=dispatch_mistakes(*given))
     probe.gradients(
-        lambda w1, w2, w3: probe.call(x, weights, few, w1, w2, w3), {"w1": w1, "w2": w2, "w3": w3},
-        lambda w1, w2, w3: dispatched(x, weights, few, w1, w2, w3),
+        lambda **given: probe.call(x, weights, few, *given.values()),
+        {f"{name}, 4 of 6 idle": w for name, w in (("w1", w1), ("w2", w2), ("w3", w3))},
+        lambda **given: dispatched(x, weights, few, *given.values()),
     )
     for expert in (0, 5):
         given = x, weights[:, :1], torch.full((tokens, 1), expert), w1, w2, w3
         probe.close(f"output where all go to expert {expert} (of 0 to 5)", probe.call(*given), dispatched(*given),
-                    axes="TC", layer="edge case")
+                    axes="NC", layer="edge case")
 
 
 def dispatch_mistakes(x, weights, ids, w1, w2, w3) -> dict[str, Callable]:
@@ -355,6 +365,16 @@ def dispatch_mistakes(x, weights, ids, w1, w2, w3) -> dict[str, Callable]:
         overwritten: with_weights(weights * last),
         overwritten + " ": with_weights(weights * first),
         overwritten + "  ": with_weights(weights * (slots == k - 1)),
+        "All answers of a token have the weight of its first: column j of weights belongs to column j of expert_ids.":
+            with_weights(weights[:, :1].expand_as(weights)),
+        "An expert without tokens shifts those behind it: `unique` leaves out whom nobody asks, so count with "
+        "bincount(minlength=E).": lambda: combined(every, weights, flat.unique(return_inverse=True)[1].view_as(ids)),
+        "The copies take the wrong tokens: with expert_ids.flatten(), copy c belongs to token c // K, yours to c // E.":
+            lambda: (every[flat, torch.arange(tokens * k) // len(every)].view(tokens, k, -1)
+                     * weights.unsqueeze(-1)).sum(1),
+        "The answers are cut into K rows of N: with expert_ids.flatten(), a token's K copies are neighbours, so "
+        "view(N, K, C).": lambda: (every[flat, torch.arange(tokens * k) // k].view(k, tokens, -1)
+                                   * weights.T.unsqueeze(-1)).sum(0),
         "Only the first of each token's experts is asked: sum over all K columns.":
             with_weights(weights * (slots == 0)),
         "Only two of each token's experts are asked: K is expert_ids.shape[1], here another number.":
@@ -417,6 +437,8 @@ def sorted_mistakes(every: Tensor, weights: Tensor, ids: Tensor) -> dict[str, Ca
         found |= {
             "The answers are not brought back to their tokens: after sorting, row r of the answers belongs to copy "
             "order[r], so undo the order before summing over K" + end: made(done),
+            "The answers, with their weights, are not brought back to their tokens: after sorting, row r belongs to "
+            "copy order[r], so undo the order before summing over K" + end: made(done, weights.flatten()[order]),
             "The answers are reordered by `order` once more: what undoes a sorting is its inverse, "
             "order.argsort()" + end: made(done[order]),
             "The weights are in the order of the experts, these answers in that of the tokens: sort both, or "
@@ -466,11 +488,12 @@ def balance_loss(probe: Probe) -> None:
             f"counts by N * K.": torch.tensor(float(count)).double()} if count > 1 else None)
     sure = torch.zeros(tokens, experts)
     sure[:, 1] = 200
-    scalar(probe, "loss where one expert gets everything", probe.call(sure, torch.ones(tokens, 1, dtype=torch.int64)),
-           torch.tensor(experts).double(), layer="property")
+    value = probe.call(sure, torch.ones(tokens, 1, dtype=torch.int64))
+    probe.require(not isinstance(value, Tensor) or value.isfinite().all(), "finite", OVERFLOW.format("loss is"))
+    scalar(probe, "loss where one expert gets everything", value, torch.tensor(experts).double(), layer="property")
     padded(probe, logits, ids)
     doubled = logits.double()
-    scalar(probe, "loss in float64", probe.call(doubled, ids), balance(doubled, ids), layer="property")
+    scalar(probe, "loss for float64 logits", probe.call(doubled, ids), balance(doubled, ids), layer="property")
     half = logits.bfloat16()
     scalar(probe, "loss for bfloat16 logits", probe.call(half, ids), balance(half, ids), layer="property")
     first = choices(probe, tokens, 3, 2)
@@ -484,6 +507,8 @@ def balance_loss(probe: Probe) -> None:
 def scalar(probe: Probe, name: str, value, expected: Tensor, *, layer: str = "value", mistakes=None) -> None:
     """A tensor without dimensions, float32 unless the name says float64."""
     dtype = torch.float64 if "float64" in name else torch.float32
+    probe.require(not isinstance(value, Tensor) or value.shape != () or value.isfinite(), "finite",
+                  f"The {name} is NaN or infinite: look for a division by zero, or the logarithm of 0.")
     value = probe.tensor(name, value, shape=(), axes="")
     if "bfloat16" in name:
         probe.require(value.dtype == dtype, layer, "For bfloat16 logits the loss is "
@@ -505,7 +530,7 @@ def padded(probe: Probe, logits: Tensor, ids: Tensor) -> None:
     all_load, all_mean = load_and_mean(logits, ids)
     share = valid.double().mean()
     scalar(probe, "loss with padding", probe.call(logits, ids, valid), balance(logits, ids, valid), layer="property",
-           mistakes={
+           mistakes=zeroed(logits, ids, valid) | {
         "`valid` is not used: padding must count neither in f nor in m.": balance(logits, ids),
         "Padding still counts in f, the shares of token copies.": experts * (all_load * mean).sum(),
         "Padding still counts in m, the mean probabilities.": experts * (load * all_mean).sum(),
@@ -514,24 +539,44 @@ def padded(probe: Probe, logits: Tensor, ids: Tensor) -> None:
         "A sum without padding is divided by all N tokens, in f or in m: divide by the number of valid ones.":
             share * balance(logits, ids, valid),
         "Padding is kept and the rest left out: `valid` is True at tokens that count.": balance(logits, ids, ~valid),
-        "The logits of padding are set to 0 and still count: leave out their probabilities.":
-            experts * (load * (logits.double() * valid.view(-1, 1)).softmax(1).mean(0)).sum(),
         "The whole loss is multiplied by the share of valid tokens: leave padding out of the sums instead.":
             share * balance(logits, ids),
     })
     scalar(probe, "loss with valid all True", probe.call(logits, ids, torch.ones(tokens, dtype=torch.bool)),
            balance(logits, ids), layer="property")
-    probe.gradients(lambda logits: probe.call(logits, ids, valid), {"logits": logits},
-                    lambda logits: balance(logits, ids, valid))
+    probe.gradients(lambda **given: probe.call(*given.values(), ids, valid), {"logits with padding": logits},
+                    lambda **given: balance(*given.values(), ids, valid))
     nobody = torch.zeros(tokens, dtype=torch.bool)
     leaf = logits.clone().requires_grad_()
     value = probe.call(leaf, ids, nobody)
     sentence = "If everything is padding the {} NaN: nothing is divided by nothing; divide by at least 1."
-    probe.require(isinstance(value, Tensor) and not value.isnan().any(), "edge case", sentence.format("loss is"))
+    probe.require(not isinstance(value, (int, float)) or value != value, "type",
+                  f"If everything is padding your function returns the number {value}: return a tensor without "
+                  "dimensions, in the dtype of the loss.")
+    probe.require(not isinstance(value, Tensor) or not value.isnan().any(), "edge case", sentence.format("loss is"))
     scalar(probe, "loss where all is padding", value, torch.zeros((), dtype=torch.float64), layer="edge case")
     if value.requires_grad:
         (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
         probe.require(gradient is None or not gradient.isnan().any(), "edge case", sentence.format("gradient is"))
+
+
+def zeroed(logits: Tensor, ids: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """Padding multiplied by 0, in f (its ids become 0), in m (its logits become 0), or in both."""
+    experts, column, found = logits.shape[1], valid.view(-1, 1), {}
+    load, mean = load_and_mean(logits, ids, valid)
+    all_load, all_mean = load_and_mean(logits, ids)
+    zero_load, zero_mean = load_and_mean(logits * column, ids * column)
+    share = valid.double().mean()
+    wrong_loads, wrong_means = (zero_load, zero_load / share), (zero_mean, zero_mean / share)
+    both = [(f, m) for f in wrong_loads for m in wrong_means]
+    only_f = [(f, m) for f in wrong_loads for m in (mean, mean * share, all_mean)]
+    only_m = [(f, m) for f in (load, load * share, all_load) for m in wrong_means]
+    for which, pairs in (("An id of padding set to 0 still counts, as expert 0", only_f),
+                         ("Logits of padding set to 0 still count, with probabilities of 1/E", only_m),
+                         ("Padding set to 0 still counts, ids as expert 0 and logits as probabilities of 1/E", both)):
+        for number, (f, m) in enumerate(pairs):
+            found[f"{which}: cut the rows out, as in x[valid]." + number * " "] = experts * (f * m).sum()
+    return found
 
 
 def balance_mistakes(logits: Tensor, ids: Tensor) -> dict[str, Callable | Tensor]:
@@ -543,6 +588,7 @@ def balance_mistakes(logits: Tensor, ids: Tensor) -> dict[str, Callable | Tensor
     first, _ = load_and_mean(logits, ids[:, :1])
     last, _ = load_and_mean(logits, ids[:, -1:])
     chosen = chosen_of(ids, experts)
+    asked = logits.double().softmax(1) * chosen
     weights = shares_of(logits, chosen).mean(0)
     over_tokens = logits.double().softmax(0).mean(0)
     return {
@@ -565,7 +611,16 @@ def balance_mistakes(logits: Tensor, ids: Tensor) -> dict[str, Callable | Tensor
         "m is the mean renormalised weight: it is the mean over tokens of the softmax over all E experts.":
             experts * (load * weights).sum(),
         "m counts an expert's probability only where it was chosen: use the softmax over all E experts of all tokens.":
-            experts * (load * (logits.double().softmax(1) * chosen).mean(0)).sum(),
+            experts * (load * asked.mean(0)).sum(),
+        "The products are averaged: first average f and m over the tokens, each by itself, then multiply.":
+            experts * asked.sum() / (tokens * k),
+        "The products are averaged: first average f and m over the tokens, each by itself, then multiply (and f by "
+        "N * K).": experts * asked.sum() / tokens,
+        "f adds up probabilities of the experts asked: it counts copies, each as 1.":
+            experts * (asked.mean(0) * mean).sum(),
+        "f adds up probabilities of the experts asked: it counts copies, each as 1 (and yours sums to 1).":
+            experts * (asked.sum(0) / asked.sum() * mean).sum(),
+        "f adds up the weights of the experts asked: it counts copies, each as 1.": experts * (weights * mean).sum(),
         "The softmax runs over the tokens: probabilities are over the experts, the last axis.":
             experts * (load * over_tokens).sum(),
         "m comes from sigmoids: it is the mean of the softmax over the experts.":
@@ -595,7 +650,7 @@ def kept_copies(ids: Tensor, capacity: int) -> Tensor:
 def drop_tokens(probe: Probe) -> None:
     tokens, experts, k = 2 * probe.size(6, 9) + 1, 5, 3
     ids = choices(probe, tokens, experts, k, favour=0.4)
-    capacity = tokens // 2
+    capacity = tokens // 5  # less than a single column asks of the busiest, so that a count by column drops too
     same_kept(probe, f"mask of kept copies, capacity {capacity}", ids, experts, capacity)
     same_kept(probe, "mask for the card's example", torch.tensor([[0, 1], [2, 0], [0, 2]]), 3, 2)
     same_kept(probe, "mask of kept copies in a second call", ids.flip(0), experts, 3)
@@ -618,9 +673,12 @@ def same_kept(probe: Probe, name: str, ids: Tensor, experts: int, capacity: int,
                                      "where a copy is kept, such as a comparison gives.")
     right = kept_copies(ids, capacity)
     tokens, k = ids.shape
+    fair = isinstance(kept, Tensor) and kept.shape == right.shape and torch.equal(
+        ids[kept].bincount(minlength=experts), ids[right].bincount(minlength=experts))
     flat, busy = ids.flatten(), torch.zeros(experts).index_add(0, ids.flatten(), torch.ones(ids.numel()))
     probe.close(name, kept, right, layer=layer, axes="NK", mistakes={
-        "Nothing is dropped: an expert keeps the first `capacity` copies that name it.": torch.ones_like(right),
+        "Nothing is dropped: an expert keeps the first `capacity` copies that name it (if you count with cumsum: along "
+        "the right axis?).": torch.ones_like(right),
         "Everything is dropped: an expert keeps the first `capacity` copies that name it.": torch.zeros_like(right),
         "True and False have changed places: kept copies are True.": ~right,
         "One copy too many is kept for each expert: with `capacity` earlier copies it is full already.":
@@ -654,6 +712,8 @@ def same_kept(probe: Probe, name: str, ids: Tensor, experts: int, capacity: int,
             kept_copies(ids.sort(1).values, capacity),
         "All copies of an overfull expert are dropped: it keeps the first `capacity` of them.":
             (busy[flat] <= capacity).view(tokens, k),
+        "Each expert keeps the right number of copies, but not the first: in a sorting, only argsort(stable=True) "
+        "keeps the order of the tokens.": kept if fair else ~right,
     })
 
 

@@ -16,6 +16,7 @@ from minim1.model.softmax import rotary, softmax_attention
 
 STALE = "A second call with inputs of the same shapes gives the result for those of the first: something was kept " \
         "between calls."
+INVERTED = "`masked_fill` fills where its mask is True, so give it the keys that are NOT seen."
 
 
 # Oracles
@@ -98,6 +99,7 @@ def attention(probe: Probe) -> None:
     tokens = 2 * probe.size(3, 6) + 1
     q, k, v = probe.random(2, tokens, 6, 5), probe.random(2, tokens, 2, 5), probe.random(2, tokens, 2, 5)
     own = q[:, :, :3], k[:, :, :1].repeat(1, 1, 3, 1) + probe.random(2, tokens, 3, 5), probe.random(2, tokens, 3, 5)
+    one_sees_nothing(probe, *own)
     compare(probe, f"{tokens} tokens, as many key heads", own, mistakes=plain_mistakes(*own) | group_mistakes(*own))
     compare(probe, f"{tokens} tokens, 6 heads share 2", (q, k, v), mistakes=group_mistakes(q, k, v))
     compare(probe, "all heads share one", (q, k[:, :, :1], v[:, :, :1]))
@@ -116,17 +118,34 @@ def compare(probe: Probe, name: str, given: tuple, mask: Tensor | None = None, *
     out = probe.call(*given) if mask is None else probe.call(*given, mask=mask)
     if why and isinstance(out, Tensor):
         probe.require(not out.isnan().any(), layer, why)
-    probe.tensor(f"output ({name})", out, shape=given[0].shape, dtype=given[0].dtype, axes="BTHE")
+    probe.tensor(f"output ({name})", out, shape=given[0].shape, dtype=given[0].dtype, axes="BTHD")
     probe.close(f"output ({name})", out, attended(*given, mask), mistakes=mistakes, layer=layer, tolerance=tolerance)
+
+
+def one_sees_nothing(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """NaN for the last or the first query alone, from a causal mask that leaves it no key."""
+    out = probe.call(q, k, v)
+    if not isinstance(out, Tensor) or out.shape != q.shape:
+        return
+    nan = out.isnan().transpose(0, 1).flatten(1).any(-1).nonzero().flatten().tolist()
+    probe.require(nan != [q.shape[1] - 1], "value",
+                  f"The last query alone gives NaN, as when each query sees the later keys only: {INVERTED}")
+    probe.require(nan != [0], "value", "The first query alone gives NaN, as when it sees no key: a token sees itself, "
+                                       "so the diagonal belongs to what it may see.")
 
 
 def in_float64(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
     given = tuple(double(q, k, v))
     out = probe.call(*given)
-    probe.tensor("output (float64 inputs)", out, shape=q.shape, dtype=torch.float64, axes="BTHE")
-    probe.require(not rough(out, attended(*given), 1e-9), "property",
-                  "For float64 inputs the result is right in its first digits only: somewhere on the way it is "
-                  "float32; compute in the dtype of q.")
+    probe.tensor("output (float64 inputs)", out, shape=q.shape, dtype=torch.float64, axes="BTHD")
+    if rough(out, attended(*given), 1e-9):
+        sums = probe.call(*given[:2], torch.ones_like(given[2]))
+        probe.require((sums > 1 - 1e-12).any(), "property",
+                      "The weights of each row sum to a little less than 1, as when a small number is added to what "
+                      "they are divided by: divide by their sum alone, and treat rows whose sum is 0 apart.")
+        probe.require(False, "property",
+                      "For float64 inputs the result is right in its first digits only, as when something on the way "
+                      "is float32: compute in the dtype of q.")
     probe.close("output (float64 inputs)", out, attended(*given), layer="property")
 
 
@@ -170,8 +189,10 @@ def plain_mistakes(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Callable]:
             weighted(lambda: (scores * triangle).softmax(-1)),
         "The mask is added to the scores as 0 and 1: the scores of later keys must be -inf.":
             weighted(lambda: (scores + triangle).softmax(-1)),
-        f"The mask is turned round, each query sees only what comes after it: {late}":
+        f"The mask is turned round, each query sees only what comes after it: {INVERTED}":
             weighted(lambda: softmax_where(scores, ~seen)),
+        f"The causal mask is turned round, each query sees the later tokens only: {INVERTED}":
+            weighted(lambda: scores.masked_fill(triangle, -1e300).softmax(-1)),
         "There is no softmax: a row's weights are exp(score) over the sum of exp(score).":
             weighted(lambda: scores * triangle),
         "The weights are exp(score), but not divided by their sum: a row's weights sum to 1.":
@@ -304,6 +325,8 @@ def mask_mistakes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, both: Tensor) -
         "The mask is turned round: True is where a query MAY look.": lambda: attended(q, k, v, ~mask),
         "The mask and the causal order are combined: with a mask nothing else is asked, the caller has thought of the "
         "order.": lambda: attended(q, k, v, both),
+        **({"The mask is transposed: mask[b, i, j] is about query i and key j.": lambda: attended(q, k, v, mask.mT)}
+           if mask.shape[1] == mask.shape[2] else {}),
         "All rows of the batch use the mask of row 0: mask[b] belongs to row b.":
             lambda: attended(q, k, v, mask[:1].expand_as(mask)),
         "The weights are set to 0 after the softmax, so that the others do not sum to 1: mask the scores, with -inf, "
@@ -323,8 +346,9 @@ def nowhere(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
     means = v.double().mean(1, keepdim=True)[:, :, shared(q.shape[2], v.shape[2])].expand(q.shape)
     filled = torch.where(empty[:, :, None, None], means, attended(q, k, v, mask))
     compare(probe, "two queries see nothing", (q, k, v), mask, layer="edge case", why=(
-        "A query that may look nowhere gives NaN: the softmax of a row of -inf is 0/0. Set the weights (or the "
-        "output) of such a row to 0, or mask with a large negative number and multiply the weights by the mask."
+        "A query that may look nowhere gives NaN, as the softmax of a row of -inf does, 0/0. Set the weights of such a "
+        "row to 0 (the output is too late, the gradient of v meets the NaN in the weights), or mask with a large "
+        "negative number and multiply the weights by the mask."
     ), mistakes={
         "A query that may look nowhere gets the mean of all values: with one large negative score everywhere the "
         "softmax is even; set the weights, or the output, of such a row to 0.": filled,
@@ -339,10 +363,16 @@ def nowhere(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
     out = probe.call(*leaves, mask=mask)
     probe.require(isinstance(out, Tensor) and out.requires_grad, "gradient", "No gradient flows where a mask is given.")
     found = torch.autograd.grad(out.sum(), leaves, allow_unused=True)
-    probe.require(all(x is not None and x.isfinite().all() for x in found), "gradient", (
-        "The output is right, but its gradient is NaN where a query may look nowhere: the softmax of a row of -inf is "
-        "NaN, and the way back still goes through it; fill the scores with `masked_fill`, whose gradient is 0 where "
-        "it fills, or with a large negative number instead of -inf."
+    bad = [name for name, x in zip("qkv", found) if x is not None and not x.isfinite().all()]
+    probe.require(bad != ["v"], "gradient", (
+        "The output is right, but the gradient of v is NaN where a query may look nowhere: it is made of the weights, "
+        "and those of such a row are NaN, as the softmax of a row of -inf is; set the weights to 0, not the output."
+    ))
+    probe.require(not bad, "gradient", (
+        f"The output is right, but the gradient of {', '.join(bad)} is NaN where a query may look nowhere: "
+        "something on the way is NaN there, such as 0/0 or the softmax of a row of -inf, and the way back still goes "
+        "through it; make none, as with a large negative number instead of -inf, or fill the scores with "
+        "`masked_fill`, whose gradient is 0 where it fills, and set the weights to 0."
     ))
     probe.gradients(lambda q, k, v: probe.call(q, k, v, mask=mask), {"q": q, "k": k, "v": v},
                     lambda q, k, v: attended(q, k, v, mask))
@@ -351,17 +381,34 @@ def nowhere(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
 def large(probe: Probe) -> None:
     """Scores of several hundred."""
     q, k, v = probe.random(1, 6, 2, 4), probe.random(1, 6, 1, 4), probe.random(1, 6, 1, 4)
-    why = "NaN where scores are {}: exp overflows beyond 88 and is 0 below -104; subtract each row's largest " \
-          "score first, " \
-          "as `torch.softmax` does."
+    why = "NaN where scores are {}: exp overflows beyond 88 and is 0 below -104; subtract first the largest score " \
+          "that the query may see, as `torch.softmax` of masked scores does."
     big = 200 * q / scores_of(q, k).abs().max().float(), 2 * k, v
-    compare(probe, "scores up to 400", big, layer="edge case", tolerance=1e-3, why=why.format("several hundred"))
+    compare(probe, "scores up to 400", big, layer="edge case", tolerance=1e-3, why=why.format("several hundred"),
+            mistakes=another_largest(*big))
     q[..., 0], k[..., 0] = 40.0, -20.0  # each score falls by 400: the weights are as they were
     compare(probe, "scores near -400", (q, k, v), layer="edge case", tolerance=1e-3, why=why.format("near -400"),
             mistakes=not_low_enough(q, k, v, causal(6, 6)))
+    last = q, torch.cat([k[:, :-1], -k[:, -1:]], 1), v
+    compare(probe, "scores near -400, to the last key near 400", last, layer="edge case", tolerance=1e-3,
+            why=why.format("near -400"), mistakes=another_largest(*last))
     mask = torch.ones(1, 6, 6, dtype=torch.bool).triu()
     compare(probe, "scores near -400, with a mask", (q, k, v), mask, layer="edge case", tolerance=1e-3,
             why=why.format("near -400"), mistakes=not_low_enough(q, k, v, mask))
+
+
+def another_largest(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Callable]:
+    """What it gives in fp32 to subtract a score before exp that a query does not see."""
+    scores, seen = scores_of(q, k).float(), causal(q.shape[1], k.shape[1])
+
+    def after(largest: Tensor) -> Tensor:
+        exponentials = (scores - largest).exp() * seen
+        return read((exponentials / exponentials.sum(-1, keepdim=True).clamp(min=1e-30)).double(), v)
+
+    return {f"The largest score of {which} is subtracted: beside it all that a query sees may be so low that each exp "
+            "is 0; take the largest of the keys that the query may see.": lambda largest=largest: after(largest)
+            for which, largest in (("all keys, seen or not,", scores.amax(-1, keepdim=True)),
+                                   ("the whole tensor", scores.max()))}
 
 
 def not_low_enough(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> dict[str, Callable]:
@@ -412,9 +459,16 @@ def some_positions(probe: Probe, rows: int, tokens: int) -> Tensor:
 def compare_turned(probe: Probe, name: str, x: Tensor, positions: Tensor, rotary_dim: int, theta: float, *,
                    mistakes: dict | None = None, layer: str = "value", tolerance: float | None = None) -> None:
     out = turn(probe, x, positions, rotary_dim, theta)
-    probe.tensor(f"output ({name})", out, shape=x.shape, dtype=x.dtype, axes="BTHE")
+    probe.require(not lost_rest(out, x, rotary_dim), "shape",
+                  f"Only the {rotary_dim} turned dims come back: put the rest, x[..., rotary_dim:], behind them.")
+    probe.tensor(f"output ({name})", out, shape=x.shape, dtype=x.dtype, axes="BTHD")
     probe.close(f"output ({name})", out, turned(x, positions, rotary_dim, theta), mistakes=mistakes, layer=layer,
                 tolerance=tolerance)
+
+
+def lost_rest(out: object, x: Tensor, rotary_dim: int) -> bool:
+    """Whether only the turned dims came back."""
+    return isinstance(out, Tensor) and out.shape != x.shape and out.shape == x[..., :rotary_dim].shape
 
 
 def precise(probe: Probe, x: Tensor) -> None:
@@ -430,7 +484,7 @@ def precise(probe: Probe, x: Tensor) -> None:
     ):
         given = x.to(dtype), far, 6, 100.0
         out, expected = turn(probe, *given), turned(*given)
-        probe.tensor(f"output ({str(dtype).split('.')[1]})", out, shape=x.shape, dtype=dtype, axes="BTHE")
+        probe.tensor(f"output ({str(dtype).split('.')[1]})", out, shape=x.shape, dtype=dtype, axes="BTHD")
         off = not torch.allclose(out.detach().double(), expected, atol=tolerance * expected.abs().max(), rtol=0)
         told = off if dtype == torch.bfloat16 else rough(out, expected, tolerance)
         probe.require(not told, "property", sentence)
@@ -577,8 +631,13 @@ def _results(probe: Probe, new: Sequence[Tensor], before: tuple[Tensor, Tensor])
                       f"`{name}` comes back as it came in: return it with the new token at its end.")
         probe.require(not (short and torch.equal(x, torch.cat([old, token], 1)[:, 1:])), "shape",
                       f"The oldest token has left `{name}`: all of them stay.")
-    for name, x, shape in zip(("output", "cache of keys", "cache of values"), found, (q.shape, grown, grown)):
-        probe.tensor(name, x, shape=shape, dtype=q.dtype, axes="BTHE")
+        copies = isinstance(x, Tensor) and x.shape == grown[:2] + q.shape[2:] != grown
+        probe.require(not copies, "shape", f"`{name}` has {q.shape[2]} heads, expected {grown[2]}: the cache keeps the "
+                                           "key/value heads, no copies for each query head.")
+    cache = "B", "S + 1", "KV", "D"
+    for name, x, shape, axes in zip(("output", "cache of keys", "cache of values"), found, (q.shape, grown, grown),
+                                    (("B", "1", "H", "D"), cache, cache)):
+        probe.tensor(name, x, shape=shape, dtype=q.dtype, axes=axes)
     return tuple(found)
 
 
@@ -636,7 +695,7 @@ def step_mistakes(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor)
 
 
 def bytes_per_token(probe: Probe) -> None:
-    layers = [int(x > 0) for x in probe.random(9)] + [0, 0, 0, 0, 1]
+    layers = [int(x > 0) for x in probe.random(12)] + [0, 0, 0, 0, 1, 1, 1]  # 19: no half, no eighth are softmax
     heads, dim = probe.size(4, 7), 2 * probe.size(3, 6) + 1
     compare_bytes(probe, "3 bytes a number", layers, heads, dim, 3)
     compare_bytes(probe, "M1 in bf16", ([0] * 7 + [1]) * 10, 8, 128, 2)
@@ -654,6 +713,9 @@ def compare_bytes(probe: Probe, name: str, layers: Sequence[int], heads: int, di
     value = probe.call(layers, heads, dim, size)
     probe.require(list(layers) == before, "property", "bytes_per_token changed attn_type_list; whoever called it still "
                                                       "needs it: work on a copy.")
+    kind = type(value)
+    probe.require(not hasattr(value, "item"), "type", f"bytes_per_token returned a {kind.__module__}.{kind.__name__}, "
+                                                      "expected a Python int: `int(...)` makes one of it.")
     empty = {} if softmax else {"Without a softmax layer a token leaves nothing: 0.": value}
     probe.equal(f"bytes ({name})", value, right, layer=layer, mistakes=empty | {
         "Half of it is missing: a token leaves a key and a value.": right // 2,
@@ -664,6 +726,8 @@ def compare_bytes(probe: Probe, name: str, layers: Sequence[int], heads: int, di
             every * heads * dim * size,
         f"The lightning layers are counted: 1 marks softmax attention, here {softmax} layers.":
             (every - softmax) * 2 * heads * dim * size,
+        f"An eighth of the layers is counted: here {softmax} of {every} have a 1, count those.":
+            every // 8 * 2 * heads * dim * size,
         "One layer only is counted: each softmax layer has a cache of its own.": 2 * heads * dim * size,
         "The bytes of a number are missing: this counts numbers.": softmax * 2 * heads * dim,
         "The numbers have 2 bytes whatever is asked: use bytes_per_number.": softmax * 2 * heads * dim * 2,

@@ -64,6 +64,14 @@ def only_one(ids: Sequence[int], pair: tuple, new_id: int) -> list[int]:
     return [*ids[:at], new_id, *ids[at + 2 :]]
 
 
+def _text(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split()]
+
+
 CHOICES = {  # sentence -> how the pair was chosen
     "The last id and the first are no neighbours: the list does not run in a circle.": dict(ends=True),
     "The last two ids are not counted: the pair at the end of the list is a pair too.": dict(leave=1),
@@ -85,6 +93,11 @@ REPLACEMENTS = {  # sentence -> how the pair was replaced
     "Only the first occurrence of the pair is replaced: replace all of them.": only_one,
     "The new id is put in, but the second id of the pair stays: skip it too.":
         lambda ids, pair, new_id: [new_id if tuple(ids[i : i + 2]) == pair else token for i, token in enumerate(ids)],
+    "The new id is put in, but both ids of the pair stay: skip them.":
+        lambda ids, pair, new_id: [x for i, token in enumerate(ids)
+                                   for x in [new_id][: tuple(ids[i : i + 2]) == pair] + [token]],
+    "Ids that end or begin with the same digits are taken for each other: compare them as numbers, not as text.":
+        lambda ids, pair, new_id: _numbers(_text(ids).replace(_text(pair), str(new_id))),
     "The pair itself is right, but the list is still the old one: put new_id wherever the pair stands.":
         lambda ids, pair, new_id: list(ids),
     "Where the pair was, nothing is left: put new_id there.":
@@ -106,10 +119,10 @@ def merge_step(probe: Probe) -> None:
         given, (expected, wanted) = list(ids), merged(ids, new)
         result = probe.call(given, new)
         probe.require(isinstance(result, (tuple, list)) and len(result) == 2, "type",
-                      f"merge_step returned {_kind(result)}, expected two results: end with `return ids, pair`.")
+                      f"merge_step returned {_kind(result)}, expected two results: end with `return merged, pair`.")
         found, pair = result
         probe.require(not (isinstance(pair, list) and isinstance(found, tuple) or (found is None and pair is not None)),
-                      "type", "The results have changed places: end with `return ids, pair`.")
+                      "type", "The results have changed places: end with `return merged, pair`.")
         probe.require(given == ids, "property", "merge_step changed the list that it was given: build a new one.")
         probe.require(found is not given, "property",
                       "merge_step returned the very list that it was given; return a copy, such as list(ids).")
@@ -294,6 +307,8 @@ def text_mistakes(messages: Sequence[dict], prompt: bool, expected: str) -> dict
         "The text must begin with BEGIN.": expected.removeprefix(BEGIN),
         "BEGIN stands before each message; it belongs only to the beginning of the text.":
             "".join(BEGIN + part for part in re.split("(?=<beginning_of_sentence>)", expected)[1:]),
+        "The default stands in only where the first message is no system message; yours is there always.":
+            BEGIN + HEADERS["system"] + DEFAULT_SYSTEM + END + expected.removeprefix(BEGIN),
         "The headers are missing: each sentence begins with the header of its role.":
             re.sub("<beginning_of_sentence>.*\n", "", expected),
         "The line break is missing after the end of a sentence: END contains it.": expected.replace(END, END.strip()),
@@ -361,10 +376,11 @@ MASKED_WRONG = {  # sentence -> options of `supervised`
     "<think> and </think> are not trained on; the assistant writes them too.": dict(without=(THINK_ID, END_THINK_ID)),
     "Control tokens inside of the turn are not trained on; the assistant writes them too.": dict(without=range(15)),
     "Only the first row has targets; each row is looked at by itself.": dict(one_row=True),
-    "The mask is one token late: entry t belongs to token t.": dict(late=1),
+    "The mask is one token late: it lacks the assistant's first token and has the one after the end.": dict(late=1),
     "The ends of other sentences are trained on too: only the end of the assistant's own is.": dict(user_ends=True),
     "An unfinished turn runs on into the next conversation: a change of document_ids ends it.": dict(reset=False),
-    "Padding is trained on, as after an unfinished turn: where document_ids is -1 the mask is False.":
+    "Padding is trained on (a turn before it runs on, or an id in it looks like a header): where document_ids is -1 "
+    "the mask is False.":
         dict(padding=True),
     "An unfinished turn runs on, into the next conversation and into padding: a change of document_ids ends it.":
         dict(reset=False, padding=True),
@@ -417,12 +433,14 @@ def assistant_mask(probe: Probe) -> None:
             sentence: supervised(ids, documents, **options) for sentence, options in MASKED_WRONG.items()
         } | {
             "The mask is turned around: True belongs to what is trained on, the assistant's tokens.": ~expected,
+            "The first token after the assistant's header is missing: the mask begins right behind the header.":
+                expected & torch.nn.functional.pad(expected[:, :-1], (1, 0)),
             "Every token is trained on: only what the assistant writes should be.": torch.ones_like(expected),
             "No token is trained on: what the assistant writes should be.": torch.zeros_like(expected),
             "All tokens but padding are trained on: only what the assistant writes should be.": documents >= 0,
         })
 
-    case("one conversation", [[dialogue()]])
+    case("one conversation", [[dialogue() + turn(probe, USER)]])
     case("three turns", [[dialogue(3)]])
     case("two rows", [[dialogue(2)], [dialogue(1)]])
     case("packed conversations", [[dialogue(1), dialogue(2)], [dialogue(2), dialogue(1), dialogue(1)]], 3)
@@ -430,8 +448,8 @@ def assistant_mask(probe: Probe) -> None:
     case("cut off before a conversation", [[dialogue(1, end=False), dialogue(2)], [dialogue(2)]],
          layer="property")
     case("cut off before padding", [[dialogue(2)], [dialogue(1, end=False)]], 4, "property")
-    case("cut off at a row's end", [[dialogue(2, end=False)], [dialogue(2, end=False)], [dialogue(2)]],
-         layer="property")
+    longest = dialogue(4, end=False)  # no padding behind it
+    case("cut off at a row's end", [[longest], [dialogue(1, end=False)], [dialogue(1)]], layer="property")
     bare = turn(probe, USER)  # conversations that begin in their middle, without a beginning of document
     case("no beginning", [[turn(probe, ASSISTANT, end=False), [77, 78, END_ID, *bare]]],
          layer="property")

@@ -31,9 +31,7 @@ def stored(probe: Probe, grid: tuple, inputs: Mapping[str, Tensor], outputs: Map
            numbers: Mapping[str, int], **meta: int) -> list[Tensor]:
     """Launch on inputs, outputs and numbers, in this order; the outputs, if all is stored and no input has changed."""
     before = {name: x.clone() for name, x in inputs.items()}
-    for x in outputs.values():
-        x.fill_(UNWRITTEN)
-    probe.launch(grid, *inputs.values(), *outputs.values(), *numbers.values(), timeout=SECONDS, **meta)
+    launched(probe, grid, inputs, outputs, numbers, **meta)
     for name, x in inputs.items():
         probe.require(torch.equal(x.nan_to_num(), before[name].nan_to_num()), "property",
                       f"It stores to {name}, which is an input; only {' and '.join(outputs)} may be stored to.")
@@ -44,6 +42,23 @@ def stored(probe: Probe, grid: tuple, inputs: Mapping[str, Tensor], outputs: Map
         probe.require(not (x == UNWRITTEN).any(), "value",
                       f"{unwritten(name, x == UNWRITTEN)}, with grid {grid} and {sizes}.")
     return list(outputs.values())
+
+
+def launched(probe: Probe, grid: tuple, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor],
+             numbers: Mapping[str, int], **meta: int) -> None:
+    for x in outputs.values():
+        x.fill_(UNWRITTEN)
+    probe.launch(grid, *inputs.values(), *outputs.values(), *numbers.values(), timeout=SECONDS, **meta)
+
+
+def alone(probe: Probe, inputs: Mapping[str, Tensor], out: Tensor, numbers: Mapping[str, int],
+          own: tuple[slice, ...], **meta: int) -> None:
+    """Program (0, 0), with no other beside it, stores its own tile and nothing else."""
+    launched(probe, (1, 1), inputs, {"out": out}, numbers, **meta)
+    out[own] = UNWRITTEN
+    probe.require((out == UNWRITTEN).all(), "property",
+                  "Every place of out has what it should, but program (0, 0) alone stores to tiles of other programs: "
+                  "each program stores its own tile, or a GPU does the same work many times.")
 
 
 def unwritten(name: str, missing: Tensor) -> str:
@@ -70,7 +85,10 @@ def compiles(probe: Probe, kinds: tuple[str, ...], **constants: int) -> None:
         return
     names = list(inspect.signature(python_function(probe.function)).parameters)
     try:
-        compile_kernel(probe.function, dict(zip(names, kinds)), constants)
+        found = compile_kernel(probe.function, dict(zip(names, kinds)), constants)
+        probe.require(not found.tensor_core_instructions, "property",
+                      "The numbers are right in the interpreter, but compiled for a GPU a product of fp32 tiles runs on "
+                      "tensor cores, which round them: take product(A, B), or tl.dot with input_precision=\"ieee\".")
         COMPILED.add(key)
     except KernelError as error:
         if ", line " in str(error):  # about the kernel, and not about the compiler
@@ -83,12 +101,15 @@ def compiles(probe: Probe, kinds: tuple[str, ...], **constants: int) -> None:
 
 def copy_kernel(probe: Probe) -> None:
     M, N = 8 + probe.size(1, 7), 16 + probe.size(1, 7)
-    copied(probe, "a matrix", probe.random(M, N), torch.empty(M, N), 8, 4)
-    copied(probe, "a transposed matrix", probe.random(N, M).T, torch.empty(M, N), 4, 8)
-    copied(probe, "every second column", probe.random(M, 2 * N)[:, ::2], torch.empty(M, N + 5)[:, :N], 8, 8)
-    copied(probe, "into a transposed matrix", probe.random(M, N), torch.empty(N, M).T, 4, 8)
-    copied(probe, "full tiles", probe.random(8, 16), torch.empty(8, 16), 4, 8)
-    copied(probe, "a single number", probe.random(1, 1), torch.empty(1, 1), 4, 4)
+    copied(probe, "copy of a matrix", probe.random(M, N), torch.empty(M, N), 4, 8)
+    copied(probe, "copy of a transposed matrix", probe.random(N, M).T, torch.empty(M, N), 8, 4)
+    copied(probe, "copy of every second column", probe.random(M, 2 * N)[:, ::2], torch.empty(M, N + 5)[:, :N], 8, 8)
+    copied(probe, "copy into a transposed matrix", probe.random(M, N), torch.empty(N, M).T, 4, 8)
+    copied(probe, "copy of full tiles", probe.random(8, 16), torch.empty(8, 16), 4, 8)
+    copied(probe, "copy of a single number", probe.random(1, 1), torch.empty(1, 1), 4, 4)
+    x, out = probe.random(M, N), torch.empty(M, N)
+    sizes = dict(M=M, N=N, x_row=N, x_column=1, out_row=N, out_column=1)
+    alone(probe, {"x": x}, out, sizes, (slice(8), slice(4)), BLOCK_M=8, BLOCK_N=4)
     compiles(probe, (POINTER, POINTER, *["i32"] * 6), BLOCK_M=16, BLOCK_N=32)
 
 
@@ -98,7 +119,7 @@ def copied(probe: Probe, name: str, x: Tensor, out: Tensor, block_m: int, block_
     [out] = stored(probe, grid, {"x": x}, {"out": out}, {"M": M, "N": N} | strides, BLOCK_M=block_m, BLOCK_N=block_n)
     row, column = torch.arange(M)[:, None], torch.arange(N)
     inside = (row < M // block_m * block_m) & (column < N // block_n * block_n)
-    probe.close(f"copy of {name}", out, x.double(), axes="RC", tolerance=1e-7, mistakes={
+    probe.close(name, out, x.double(), axes="RC", tolerance=1e-7, mistakes={
         "The sum of the tile and what `out` held before was stored: store the tile alone.": x.double() + UNWRITTEN,
         "Every tile holds the numbers of the first one: where a tile begins depends on tl.program_id.":
             x[row % block_m, column % block_n].double(),
@@ -141,9 +162,11 @@ def matmul_kernel(probe: Probe) -> None:
     multiplied(probe, probe.random(M, K), probe.random(K, N), 16, 16)
     multiplied(probe, probe.random(N, M), probe.random(M, M), 16, 32)
     multiplied(probe, probe.random(32, 64), probe.random(64, 16), 32, 16)
-    multiplied(probe, probe.random(M, 3), probe.random(3, 5), 16, 16)
+    multiplied(probe, probe.random(M, 1), probe.random(1, 5), 16, 16)
     half(probe, 16, N, 64 + K)
     apart(probe, M, 16, K)
+    a, b, out = probe.random(M, K), probe.random(K, N), torch.empty(M, N)
+    alone(probe, {"a": a, "b": b}, out, {"M": M, "N": N, "K": K}, (slice(16), slice(16)), BLOCK=16, BLOCK_K=16)
     compiles(probe, (POINTER,) * 3 + ("i32",) * 3, BLOCK=16, BLOCK_K=32)
 
 
@@ -157,7 +180,10 @@ def product_of(probe: Probe, a: Tensor, b: Tensor, block: int, block_k: int) -> 
 def multiplied(probe: Probe, a: Tensor, b: Tensor, block: int, block_k: int) -> None:
     out, (A, B), K = product_of(probe, a, b, block, block_k), oracles.double(a, b), a.shape[1]
     last, full = -(-K // block_k) * block_k - block_k, K // block_k * block_k
-    row = torch.arange(len(a)) % block
+    row, N = torch.arange(len(a)) % block, b.shape[1]
+    probe.require(not out.isnan().any(), "finite",
+                  "out has NaN, though a and b have none: where a mask is off and `other` is not given, a load gives "
+                  "anything, here NaN; give other=0.0 to both loads.")
     probe.close(f"({len(a)} × {K}) @ ({K} × {b.shape[1]})", out, A @ B, axes="RC", mistakes={
         "Only the first BLOCK_K terms of each sum are there: walk along K to its end.":
             A[:, :block_k] @ B[:block_k],
@@ -169,8 +195,17 @@ def multiplied(probe: Probe, a: Tensor, b: Tensor, block: int, block_k: int) -> 
             lambda: A @ B[:, torch.arange(b.shape[1]) % block],
         "Each step loads the same tiles: `start` has to move both of them along K.": lambda: repeated(A, B, block_k),
         "The product was added to what `out` held before: store the accumulator alone.": A @ B + UNWRITTEN,
+        "a is read as if its rows had N numbers: number [r, c] of a stands at a + r * K + c.":
+            lambda: product_in_memory(in_memory(a, (N, 1)), B),
+        "b is read as if its rows had K numbers: number [r, c] of b stands at b + r * N + c.":
+            lambda: product_in_memory(A, in_memory(b, (K, 1))),
         "The absolute values were multiplied.": A.abs() @ B.abs(),
     })
+
+
+def product_in_memory(A: Tensor, B: Tensor) -> Tensor:
+    """Of what `in_memory` found; nothing where it found nothing."""
+    return A @ B if A.ndim == B.ndim == 2 else torch.empty(0)
 
 
 def repeated(A: Tensor, B: Tensor, block_k: int) -> Tensor:
@@ -188,7 +223,7 @@ def half(probe: Probe, M: int, N: int, K: int) -> None:
         "With fp16 factors the sums lose digits or become infinite: the accumulator must be fp32, "
         "tl.zeros((BLOCK, BLOCK), tl.float32), and no sum may be converted to fp16.",
     )
-    probe.close("product of fp16 factors", out, expected, axes="RC", layer="property")
+    probe.close(f"product of fp16 factors, up to {expected.abs().max().item():,.0f}", out, expected, axes="RC", layer="property")
 
 
 def apart(probe: Probe, M: int, N: int, K: int) -> None:
@@ -260,7 +295,7 @@ PAIRS = {  # sentence -> wrong weights of the pairs of a block, by their distanc
 
 def walk(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor, block: int, *, reverse: bool = False,
          read: Callable | None = None, write: Callable | None = None, keep: Callable | None = None,
-         weights: Callable | None = None, update_first: bool = False) -> tuple[Tensor, Tensor]:
+         weights: Callable | None = None, update_first: bool = False, first_block_first: bool = False) -> tuple[Tensor, Tensor]:
     """out and end, block by block in fp64, right or, by the options, wrong.
 
     read, write: (places i of a block, m) -> exponents of reading the state and of entering it; keep: m -> of passing
@@ -272,7 +307,8 @@ def walk(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor, block: 
     before, after = (lambda i, m: m - 1 - i), (lambda i, m: i + 1)
     read, write = read or (before if reverse else after), write or (after if reverse else before)
     starts = list(range(0, q.shape[1], block))
-    for start in starts[::-1] if reverse else starts:
+    backwards = reverse and not first_block_first
+    for start in starts[::-1] if backwards else starts:
         Q, K, V = (x[:, start : start + block] for x in (q, k, v))
         m = Q.shape[1]
         i = torch.arange(m, dtype=torch.float64)
@@ -282,7 +318,7 @@ def walk(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor, block: 
         outs.append((Q @ K.mT * (weights or decayed)(distance, slope)) @ V
                     + torch.exp(-slope * read(i, m).view(-1, 1)) * (Q @ (new if update_first else state)))
         state = new
-    return torch.cat(outs[::-1] if reverse else outs, 1), state
+    return torch.cat(outs[::-1] if backwards else outs, 1), state
 
 
 def walk_mistakes(which: int, given: tuple, block: int, *, reverse: bool = False,
@@ -342,6 +378,7 @@ def walk_mistakes(which: int, given: tuple, block: int, *, reverse: bool = False
         found["A block that is not full is treated as a full one: m is the number of tokens of this block, in "
               "decay^(m-1-j) and in decay^m."] = walked(write=lambda i, m: block - 1 - i, keep=lambda m: block)
     else:
+        found["Time runs backwards here: begin with the last block."] = walked(first_block_first=True)
         found[f"{The} in a block that is not full is read with the decays of a full one: decay^(m-1-j), m the "
               "tokens of this block."] = walked(read=lambda i, m: block - 1 - i)
         found["A block that is not full is treated as a full one: m is the number of tokens of this block, in "
@@ -354,7 +391,12 @@ def walk_mistakes(which: int, given: tuple, block: int, *, reverse: bool = False
 
 def lengths(probe: Probe) -> tuple[tuple[int, int, int, int], ...]:
     """T, D, D_v and BLOCK of the launches: a ragged end, full blocks with other sizes, less than a block, one token."""
-    return (32 + probe.size(2, 14), 16, 32, 16), (32, 32, 16, 16), (16 + probe.size(2, 14), 16, 16, 32), (1, 16, 32, 32)
+    return (32 + probe.size(2, 14), 32, 16, 16), (32, 16, 32, 16), (16 + probe.size(2, 14), 16, 16, 32), (1, 16, 32, 32)
+
+
+def case(name: str, length: int, block: int, slopes: Tensor) -> str:
+    tokens = "1 token" if length == 1 else f"{length} tokens"
+    return f"{name} for {tokens} in blocks of {block}" + (" with slopes 8, 0.01 and 0" if slopes is WILD else "")
 
 
 def finite(probe: Probe, results: Mapping[str, Tensor]) -> None:
@@ -364,7 +406,7 @@ def finite(probe: Probe, results: Mapping[str, Tensor]) -> None:
             x.isfinite().all(), "edge case",
             f"With slopes 8, 0.01 and 0 and 19 tokens in a block of 32, {name} has NaN or infinite numbers: exp of a "
             "positive number overflows, at pairs outside of M or behind the last token, and infinity times 0 is NaN; "
-            "make exponents at most 0 with tl.maximum, or take tl.where after the exponential.",
+            "cut the distance at 0 with tl.maximum(..., 0), or take tl.where after the exponential.",
         )
 
 
@@ -381,8 +423,8 @@ def intra_kernel(probe: Probe) -> None:
 def compare_intra(probe: Probe, length: int, dim: int, value_dim: int, block: int, slopes: Tensor) -> None:
     q, k, v, _ = inputs(probe, length, dim, value_dim, len(slopes))
     given = {"q": q, "k": k, "v": v, "slopes": slopes}
-    [out] = stored(probe, (len(slopes), -(-length // block)), given, {"out": torch.empty_like(v)}, {"T": length},
-                   D=dim, D_V=value_dim, BLOCK=block)
+    meta = dict(D=dim, D_V=value_dim, BLOCK=block)
+    [out] = stored(probe, (len(slopes), -(-length // block)), given, {"out": torch.empty_like(v)}, {"T": length}, **meta)
     if slopes is WILD:
         finite(probe, {"out": out})
     layer = "edge case" if slopes is WILD or length == 1 else "value"
@@ -395,7 +437,7 @@ def compare_intra(probe: Probe, length: int, dim: int, value_dim: int, block: in
         return torch.cat([walk(*piece, slopes, nothing, block, **options)[0] for piece in zip(*cut)], 1)
 
     first = [x[:1].expand_as(x) for x in (q, k, v)]
-    probe.close(f"out of {length} tokens, BLOCK = {block}", out, blocks(), axes="GTD", layer=layer, mistakes={
+    probe.close(case("out", length, block, slopes), out, blocks(), axes="GTD", layer=layer, mistakes={
         "All heads decay with the first head's slope: head g has slopes[g].":
             lambda: blocks(slopes=slopes[:1].expand_as(slopes)),
         **{sentence: partial(blocks, weights=weights) for sentence, weights in PAIRS.items()},
@@ -410,6 +452,8 @@ def compare_intra(probe: Probe, length: int, dim: int, value_dim: int, block: in
         **{f"All heads have the {name} of the first one: every address depends on tl.program_id(0).":
             partial(blocks, **{letter: x}) for name, letter, x in zip(("queries", "keys", "values"), "qkv", first)},
     })
+    if length == 32:
+        alone(probe, given, torch.empty_like(v), {"T": length}, (0, slice(block)), **meta)
 
 
 # 5.4
@@ -444,7 +488,7 @@ def compare_walk(probe: Probe, results: Mapping[str, tuple], block: int) -> None
             turned = (*given[:4], given[4].mT)
             mistakes["The carried tile is transposed where it came in."] = lambda turned=turned, which=which: walk(
                 *turned, block, reverse=options.get("reverse", False))[which]
-        probe.close(f"{name} of {length} tokens, BLOCK = {block}", value, expected, layer=layer,
+        probe.close(case(name, length, block, slopes), value, expected, layer=layer,
                     axes="GTD" if which == 0 else "GDE", mistakes=mistakes)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import minim1
 from minim1.course.look import COLOURS, style
 
-ORDERS = {"pre-norm": "grey", "post-norm, α = 1": "softmax", "DeepNorm": "lightning"}  # order -> its style
+ORDERS = {"pre-norm": "grey", "plain post-norm": "softmax", "only α": "reward", "only small start": "expert",
+          "DeepNorm": "lightning"}  # order -> its style
 
 
 def _mixed() -> dict:
@@ -18,6 +19,9 @@ def _mixed() -> dict:
 
 def _look(layers: str) -> dict:
     """The style of a network by its layers, such as "LLLS"; what follows a comma says how it differs."""
+    if "D = " in layers:
+        return {"line": style("grey")["line"] | {"dash": "longdash"},
+                "marker": style("grey")["marker"] | {"symbol": "triangle-up-open"}}
     if "," in layers:
         return style("grey")
     return {frozenset("L"): style("lightning"), frozenset("S"): style("softmax")}.get(frozenset(layers)) or _mixed()
@@ -48,7 +52,7 @@ def depth(changes: Mapping[str, Sequence], gradients: Mapping[str, Sequence]):
     fig.update_xaxes(title="layer, from 0")
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=1)
     fig.update_yaxes(type="log", exponentformat="power", dtick=2, row=1, col=2)
-    return fig.update_layout(height=430, legend=dict(orientation="h", y=1.22, x=0))
+    return fig.update_layout(height=430, legend=dict(orientation="h", y=-0.25, x=-0.1))
 
 
 def committed() -> dict:
@@ -98,12 +102,12 @@ def cache(every: int, tokens: int, states: Mapping[int, int], per_token: Mapping
         fig.add_scatter(
             x=contexts, y=[float(f"{(states[n] + per_token[n] * length) / 1e9:.4g}") for length in contexts], name=name,
             mode="lines+markers", **style(meaning), hovertemplate="%{x:,} tokens: %{y:.3g} GB<extra></extra>")
-    fig.add_scatter(x=contexts, y=[states[every] / 1e9] * len(contexts), name="of it states", mode="lines",
+    fig.add_scatter(x=contexts, y=[states[every] / 1e9] * len(contexts), name="the states alone", mode="lines",
                     line=style("grey")["line"], hoverinfo="skip")
     whole, growing = states[every] + per_token[every] * tokens, per_token[every] * tokens
     fig.add_vline(x=tokens, line=dict(color=COLOURS["text"], width=1))
-    fig.update_layout(title=f"{_short(tokens)} tokens: {_bytes(whole)}, {growing / whole:.1%} of it keys and values; "
-                            f"softmax everywhere: {_bytes(states[1] + per_token[1] * tokens)}")
+    fig.update_layout(title=f"{_short(tokens)} tokens: {_bytes(whole)} ({growing / whole:.1%} keys and values); "
+                            f"softmax: {_bytes(states[1] + per_token[1] * tokens)}")
     ticks = [2**power for power in (8, 10, 12, 14, 16, 18, 20, 22)]
     fig.update_xaxes(title="tokens of context", type="log", tickvals=ticks, ticktext=[_short(n) for n in ticks])
     sizes = [10.0**power for power in range(-3, 4)]

@@ -9,10 +9,12 @@ from minim1.config import LIGHTNING, M1Config
 from minim1.course.look import COLOURS, style
 from minim1.evaluate import Score
 from minim1.model.count import count
+from minim1.tasks.base import Problem
 from minim1.train.checkpoint import SHIPPED, RunFolder, read_json
 
 KINDS = ("lightning", "softmax")
-NOT_YET = "not yet run on a GPU"
+NOT_YET = "not yet run<br>on a GPU"
+LONGEST_ANSWER = 20  # characters beside a thought; the model sometimes goes on thinking there
 
 
 def stored(name: str) -> dict | None:
@@ -35,10 +37,10 @@ def shipped_log(stage: str) -> list[dict]:
     return [record for record in RunFolder(SHIPPED).metrics() if record["stage"] == stage]
 
 
-def thought(symbols: Sequence[str], budget: int, answer: str, right: bool):
-    """A train of thought, one try to a row, and the answer: of `symbols`, the first `budget` are kept.
+def thought(problem: Problem, symbols: Sequence[str], budget: int, answer: str, right: bool):
+    """A train of thought about a pair problem, one try to a row: of `symbols`, the first `budget` are kept.
 
-    A row ends with its "wait".
+    A row ends with its "wait". The answer stands beside the last token that is kept, cut where it is long.
     """
     import plotly.graph_objects as go
 
@@ -57,9 +59,10 @@ def thought(symbols: Sequence[str], budget: int, answer: str, right: bool):
             marker=dict(symbol="square", size=36, **marker),
         )
     last = places[kept - 1][1] if kept else 0
+    answer = answer if len(answer) <= LONGEST_ANSWER else answer[: LONGEST_ANSWER - 1] + "…"
     fig.add_scatter(
         x=[6.6], y=[last], text=[f"  answer: {answer or 'none'}, {'right' if right else 'wrong'}"], name="answer",
-        mode="markers+text", textposition="middle right", hoverinfo="text",
+        mode="markers+text", textposition="middle right", hoverinfo="text", showlegend=False,
         marker=dict(symbol="star" if right else "x", size=16, color=COLOURS["reward" if right else "clipped"]),
     )
     rows = max((y for _, y in places), default=0)
@@ -67,16 +70,20 @@ def thought(symbols: Sequence[str], budget: int, answer: str, right: bool):
                      ticktext=["1", "2", "3", "4", "5"], showgrid=False)
     fig.update_yaxes(title="try", range=[rows + 0.7, -0.7], tickvals=list(range(rows + 1)),
                      ticktext=[str(y + 1) for y in range(rows + 1)], showgrid=False)
-    return fig.update_layout(height=max(320, 150 + 46 * (rows + 1)), legend=dict(orientation="h", y=1.12, x=0))
+    given = f"numbers {' '.join(map(str, problem.data['numbers']))}, target {problem.data['target']}"
+    return fig.update_layout(title=given, height=max(360, 190 + 46 * (rows + 1)), margin=dict(t=100),
+                             legend=dict(orientation="h", y=1, yanchor="bottom", x=0))
 
 
 def budgets(scores: Mapping[int, Score], chance: Mapping[str, Sequence[float]]):
-    """Accuracy against thinking budget. Budgets that end a try (4, 9, ...) are a line with standard errors, the others
-    open markers. chance: name -> what guessing reaches with 1, 2, ... tries."""
+    """Accuracy against thinking budget. Budgets that end a try (0, 4, 9, ...) are a line with standard errors; those
+    that end a wait (5, 10, ...) and all others are markers. chance: name -> what guessing reaches with 1, 2, ... tries.
+    """
     import plotly.graph_objects as go
 
-    whole = sorted(budget for budget in scores if budget % 5 == 4)
-    others = sorted(set(scores) - set(whole))
+    whole = sorted(budget for budget in scores if budget % 5 == 4 or not budget)
+    waits = sorted(budget for budget in scores if budget and budget % 5 == 0)
+    others = sorted(set(scores) - {0, *whole, *waits})
     fig, dashes = go.Figure(), ("dot", "dash")
     for dash, (name, values) in zip(dashes, chance.items()):
         fig.add_scatter(
@@ -85,16 +92,19 @@ def budgets(scores: Mapping[int, Score], chance: Mapping[str, Sequence[float]]):
         )
     for name, chosen, look in (
         ("cut at the end of a try", whole, dict(mode="lines+markers", **style("thinking"))),
-        ("cut anywhere else", others, dict(mode="markers", marker=dict(
+        ("cut after a wait", waits, dict(mode="markers", marker=dict(
+            symbol="triangle-up", color=COLOURS["text"], size=9))),
+        ("cut within a try", others, dict(mode="markers", marker=dict(
             symbol="triangle-down-open", color=COLOURS["text"], size=9, line=dict(width=1.5)))),
     ):
         fig.add_scatter(
             x=chosen, y=[round(scores[b].accuracy, 4) for b in chosen], name=name, **look,
             error_y=dict(array=[round(scores[b].error, 4) for b in chosen], thickness=1.2, width=3),
         )
-    fig.update_xaxes(title="thinking budget, tokens", tickvals=[0, *whole])
-    fig.update_yaxes(title="right answers", range=[0, 1], tickformat=".0%")
-    return fig.update_layout(height=440, legend=dict(orientation="h", y=1.2, x=0))
+    fig.update_xaxes(title="thinking budget, tokens", tickvals=whole)
+    fig.update_yaxes(title="right answers", range=[-0.03, 1.03], tickformat=".0%")
+    legend = dict(orientation="h", y=1.03, yanchor="bottom", x=0)
+    return fig.update_layout(height=480, margin=dict(t=110), legend=legend)
 
 
 def discovery(log: Sequence[Mapping]):
@@ -114,12 +124,13 @@ def discovery(log: Sequence[Mapping]):
 def two_runs(laptop: Mapping, gpu: Mapping | None):
     """Two runs side by side, each as `minim1 report` stored it: loss, reward, thinking tokens; every line is a seed.
 
-    Where `gpu` is None its column says so.
+    Where `gpu` is None its column is narrow and says so.
     """
     from plotly.subplots import make_subplots
 
     runs = (laptop, gpu)
-    fig = make_subplots(rows=3, cols=2, vertical_spacing=0.13, horizontal_spacing=0.1, shared_yaxes=True,
+    fig = make_subplots(rows=3, cols=2, vertical_spacing=0.13, horizontal_spacing=0.1 if gpu else 0.04,
+                        shared_yaxes=True, column_widths=[0.5, 0.5] if gpu else [0.85, 0.15],
                         subplot_titles=[_headline(run) for run in runs])
     for column, run in enumerate(runs, start=1):
         if run is None:
@@ -153,17 +164,18 @@ def _fill_column(fig, column: int, run: Mapping) -> None:
                 legendgroup=name, showlegend=column == 1 and number == 0, line=line | dict(width=1.8), row=row,
                 col=column,
             )
-    for row, title in enumerate(("step, SFT behind pretraining", "rollout batch", "rollout batch"), start=1):
+    for row, title in enumerate(("step (fine-tuning follows pretraining)", "rollout batch", "rollout batch"), start=1):
         fig.update_xaxes(title=title, row=row, col=column)
 
 
 def _empty_column(fig, column: int) -> None:
     for row in (1, 2, 3):
         fig.add_scatter(x=[0.5], y=[None], row=row, col=column, showlegend=False, hoverinfo="skip")
-        fig.update_xaxes(range=[0, 1], showticklabels=False, ticks="", showgrid=False, row=row, col=column)
-        fig.update_yaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=column)
+        quiet = dict(showticklabels=False, ticks="", showgrid=False, showline=False, zeroline=False)
+        fig.update_xaxes(range=[0, 1], **quiet, row=row, col=column)
+        fig.update_yaxes(**quiet, row=row, col=column)
     place = dict(x=0.5, y=0.5, xref="x4 domain", yref="y4 domain")
-    fig.add_annotation(text=NOT_YET, showarrow=False, font=dict(size=18), **place)
+    fig.add_annotation(text=NOT_YET, showarrow=False, font=dict(size=12, color=COLOURS["grey"]), **place)
 
 
 def two_models(m1: M1Config, ours: M1Config, contexts: tuple[int, int]):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from minim1.course.look import COLOURS, shades, style
 
 FIRST, SECOND = "first choice", "second choice"
+ABOVE = dict(orientation="h", y=1.03, yanchor="bottom", x=0)  # a legend, of two rows where the page is narrow
 DASHES, SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "triangle-up")
 
 
@@ -73,7 +74,7 @@ def dropped(factors: Sequence[float], shares: Mapping[str, Sequence[float]]):
                         **style(look))
     fig.update_xaxes(title="capacity factor (room for each expert, in units of an even load)")
     fig.update_yaxes(title="copies dropped", tickformat=".0%", rangemode="tozero")
-    return fig.update_layout(legend=dict(orientation="h", y=1.12, x=0))
+    return fig.update_layout(legend=ABOVE, margin_t=80)
 
 
 def routes(tokens: Sequence[str], expert_ids: Sequence[Sequence[int]], experts: int, title: str = ""):
@@ -107,4 +108,4 @@ def information(bits: Mapping[str, Sequence[float]]):
                         line=look["line"], marker=dict(color=look["marker"]["color"], symbol=symbol, size=9))
     fig.update_xaxes(title="layer", dtick=1)
     fig.update_yaxes(title="bits about the class", rangemode="tozero")
-    return fig.update_layout(legend=dict(orientation="h", y=1.12, x=0))
+    return fig.update_layout(legend=ABOVE, margin_t=80)

@@ -91,7 +91,8 @@ def extrapolation(stored: Mapping):
                              arrayminus=[round(m - v[0], 4) for v, m in zip(by_length, middle)]),
                 hovertemplate="%{x} tokens: %{y:.2f}<extra>" + name + "</extra>",
             ), row=1, col=column)
-        fig.add_hline(y=1 / 8, line=dict(color=COLOURS["grey"], width=1, dash="dot"), row=1, col=column)
+        fig.add_hline(y=1 / 8, line=dict(color=COLOURS["grey"], width=1, dash="dot"), row=1, col=column,
+                      annotation_text="chance", annotation_position="bottom left")
     fig.update_xaxes(title="tokens in the row", type="log", tickvals=list(stored["lengths"]),
                      ticktext=[str(n) for n in stored["lengths"]])
     fig.update_yaxes(range=[0, 1.05])

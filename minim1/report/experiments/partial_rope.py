@@ -49,14 +49,19 @@ class OneLayer(nn.Module):
         self.asked, self.qkv = nn.Embedding(NAMES, WIDTH), nn.Linear(WIDTH, 3 * HEADS * HEAD_DIM, bias=False)
         self.content, self.place = (nn.Linear(HEADS * HEAD_DIM, VALUES) for _ in range(2))
 
-    def forward(self, names: Tensor, values: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """names, values (B, T), asked (B, NAMED) -> logits (B, NAMED, VALUES) and (B, T - 1, VALUES)."""
+    def forward(
+        self, names: Tensor, values: Tensor, asked: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """names, values (B, T), asked (B, NAMED) -> logits (B, NAMED, VALUES) and (B, T - 1, VALUES).
+
+        mask (B, T + NAMED, T + NAMED) bool, True where a token may look; None: causal.
+        """
         x = torch.cat([self.names(names) + self.values(values), self.asked(asked)], dim=1)
         x = F.rms_norm(x, (WIDTH,))
         q, k, v = self.qkv(x).view(*x.shape[:2], HEADS, 3 * HEAD_DIM).chunk(3, dim=-1)
         positions = torch.arange(x.shape[1]).expand(x.shape[:2])
         q, k = (rotary(y, positions, rotary_dim=self.arm.rotary_dim, theta=self.arm.theta) for y in (q, k))
-        out = softmax_attention(q, k, v).flatten(2)
+        out = softmax_attention(q, k, v, mask=mask).flatten(2)
         tokens = names.shape[1]
         return self.content(out[:, tokens:]), self.place(out[:, 1:tokens])
 
@@ -90,12 +95,19 @@ def learn(arm: Arm, seed: int, *, steps: int = STEPS) -> OneLayer:
 
 
 @torch.no_grad()
-def accuracy(model: OneLayer, seed: int, lengths: Sequence[int] = LENGTHS) -> dict[str, list[float]]:
-    """Share of right answers by content and by place for each length, on 64 new rows; chance is 1/8."""
+def accuracy(
+    model: OneLayer, seed: int, lengths: Sequence[int] = LENGTHS, window: int | None = None
+) -> dict[str, list[float]]:
+    """Share of right answers by content and by place for each length, on 64 new rows; chance is 1/8.
+
+    window: a token sees only so many last ones, itself included; None: all before it.
+    """
     generator, found = torch.Generator().manual_seed(10_000 + seed), {"content": [], "place": []}
     for tokens in lengths:
         names, values, asked, answers = make_rows(generator, tokens)
-        content, place = model(names, values, asked)
+        total = tokens + NAMED
+        near = torch.ones(ROWS, total, total, dtype=torch.bool).tril().triu(1 - (window or total))
+        content, place = model(names, values, asked, near)
         for name, logits, right in (("content", content, answers), ("place", place, values[:, :-1])):
             found[name].append((logits.argmax(-1) == right).double().mean().item())
     return found

@@ -3,7 +3,8 @@
 A row holds pairs of a key and a value, one pair a token, and then keys alone; at each of those the network must say
 the value that this key had. Keys differ within a row, pairs and order are drawn anew for every row.
 
-    python -m minim1.report.experiments.recall [--seeds 10 11 12] [--out FILE.json]
+    python -m minim1.report.experiments.recall [--out FILE.json]
+    python -m minim1.report.experiments.recall --add "LL, D = 16"      one network more, into the stored result
 """
 
 import argparse
@@ -22,6 +23,7 @@ from minim1.model.decoder import MiniM1
 
 KEYS, VALUES, QUERIES = 64, 16, 32  # possible keys and values; keys asked for in a row
 ASK = VALUES  # in the place of a value: this token is a question
+SEEDS = [10, 11, 12]
 OUT = Path(__file__).parents[1] / "results" / "recall.json"
 
 
@@ -39,8 +41,8 @@ class Setting:
     batch: int = 64
 
 
-def _tight(layers: str, pairs: int = 48, steps: int = 500) -> Setting:
-    return Setting(layers, pairs, hidden_size=32, head_dim=8, postnorm=False, learning_rate=1e-2, steps=steps)
+def _tight(layers: str, pairs: int = 48, steps: int = 500, head_dim: int = 8) -> Setting:
+    return Setting(layers, pairs, hidden_size=32, head_dim=head_dim, postnorm=False, learning_rate=1e-2, steps=steps)
 
 
 def _roomy(layers: str, postnorm: bool = True) -> Setting:
@@ -49,7 +51,8 @@ def _roomy(layers: str, postnorm: bool = True) -> Setting:
 
 SETTINGS = {  # the first three of each are the question; what follows tests the explanation
     "tight": {"LL": _tight("LL"), "LS": _tight("LS"), "SS": _tight("SS"),
-              "LL, 12 pairs": _tight("LL", pairs=12), "LL, 2000 steps": _tight("LL", steps=2000)},
+              "LL, 12 pairs": _tight("LL", pairs=12), "LL, 2000 steps": _tight("LL", steps=2000),
+              "LL, D = 16": _tight("LL", head_dim=16)},
     "roomy": {"LLLL": _roomy("LLLL"), "LLLS": _roomy("LLLS"), "SSSS": _roomy("SSSS"),
               "SSSS, pre-norm": _roomy("SSSS", postnorm=False)},
 }
@@ -119,23 +122,30 @@ def main() -> None:
     from minim1.train.checkpoint import versions
 
     parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.recall", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
+    parser.add_argument("--add", choices=[rival for rivals in SETTINGS.values() for rival in rivals], metavar="NETWORK",
+                        help="run this one alone, with the stored seeds, and put it into the stored result")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = {"format": 1, "machine": machine("cpu"), "versions": versions(), "threads": 1, "seeds": arguments.seeds,
-              "settings": {}, "curves": {}, "seconds": {}}
-    for seed in arguments.seeds:
-        for name, rivals in SETTINGS.items():
-            for rival, setting in rivals.items():
-                begun = time.perf_counter()
-                curve = learn(setting, seed)
-                result["settings"].setdefault(name, {})[rival] = asdict(setting)
-                result["curves"].setdefault(name, {}).setdefault(rival, []).append([[s, round(a, 4)] for s, a in curve])
-                result["seconds"].setdefault(name, {}).setdefault(rival, []).append(
-                    round(time.perf_counter() - begun, 1))
-                print(f"seed {seed}, {name}, {rival}: {curve[-1][1]:.2f}", flush=True)
-                arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    here = {"machine": machine("cpu"), "versions": versions(), "threads": 1}
+    if arguments.add is None:
+        result = {"format": 1, **here, "seeds": SEEDS, "settings": {}, "curves": {}, "seconds": {}, "added": {}}
+    else:
+        result = json.loads(arguments.out.read_text(encoding="utf-8"))
+        result.setdefault("added", {})[arguments.add] = here
+    chosen = [(name, rival, setting) for name, rivals in SETTINGS.items() for rival, setting in rivals.items()
+              if arguments.add in (None, rival)]
+    runs = {(name, rival): [] for name, rival, _ in chosen}
+    for seed in result["seeds"]:
+        for name, rival, setting in chosen:
+            begun = time.perf_counter()
+            curve = learn(setting, seed)
+            runs[name, rival].append(([[s, round(a, 4)] for s, a in curve], round(time.perf_counter() - begun, 1)))
+            print(f"seed {seed}, {name}, {rival}: {curve[-1][1]:.2f}", flush=True)
+            curves, seconds = zip(*runs[name, rival])
+            for key, value in (("settings", asdict(setting)), ("curves", curves), ("seconds", seconds)):
+                result[key].setdefault(name, {})[rival] = value
+            arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -64,8 +65,8 @@ def test_bad_tensors_get_a_sentence(exercise_id, solutions):
 def test_bad_numbers_get_a_sentence(exercise_id, solutions):
     right = solutions[EXERCISES[exercise_id].name]
     for change, words in (
-        (lambda x: None, "None"), (lambda x: str(x), "str"), (lambda x: torch.tensor(x), "tensor"),
-        (lambda x: {1: x}, "dict"),
+        (lambda x: None, "end with `return`"), (lambda x: str(x), "str"), (lambda x: {1: x}, "dict"),
+        (lambda x: torch.tensor(x), r"\.(tolist|item)\(\)"),
     ):
         result = run_check(EXERCISES[exercise_id], lambda *a, **options: change(right(*a, **options)), SEEDS)
         assert result.status == "wrong" and re.search(words, result.sentence), (words, result)
@@ -136,7 +137,24 @@ def test_the_stored_experiment_has_the_settings_of_the_code():
             curves = stored["curves"][name][rival]
             assert len(curves) == len(stored["seeds"]) == 3
             assert all(curve[-1][0] == setting.steps for curve in curves)
-    assert stored["versions"]["torch"] and stored["machine"]["cpu"]
+    for run in (stored, *stored["added"].values()):
+        assert run["versions"]["torch"] and run["machine"]["cpu"]
+    assert stored["added"].keys() <= {rival for rivals in recall.SETTINGS.values() for rival in rivals}
+
+
+def test_a_network_is_added_to_what_is_stored(tmp_path, monkeypatch, capsys):
+    tight = {name: replace(recall.SETTINGS["tight"]["LL"], steps=1, batch=2, head_dim=dim) for name, dim in
+             (("a", 8), ("b", 16))}
+    out = tmp_path / "recall.json"
+    for network, settings in ((None, {"a": tight["a"]}), ("b", tight)):
+        monkeypatch.setattr(recall, "SETTINGS", {"tight": settings})
+        monkeypatch.setattr(sys, "argv", ["recall", "--out", str(out), *(["--add", network] if network else [])])
+        before = json.loads(out.read_text()) if network else None
+        recall.main()
+    stored = json.loads(out.read_text())
+    assert stored["curves"]["tight"]["a"] == before["curves"]["tight"]["a"]
+    assert len(stored["curves"]["tight"]["b"]) == 3 and stored["settings"]["tight"]["b"]["head_dim"] == 16
+    assert list(stored["added"]) == ["b"] and stored["seconds"]["tight"].keys() == {"a", "b"}
 
 
 def test_rows_can_be_answered_from_their_pairs():

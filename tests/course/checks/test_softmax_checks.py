@@ -167,11 +167,24 @@ def test_mutants_are_rejected_and_at_least_three_mistakes_have_their_own_sentenc
 
 @pytest.mark.parametrize("exercise_id, name, words", [
     ("2.1", "queries are the first", "taken for the first T positions"),
-    ("2.1", "nan_to_num after adding -inf: no gradient", "its gradient is NaN"),
+    ("2.1", "nan_to_num after adding -inf: no gradient", "the gradient of q, k is NaN"),
+    ("2.1", "the whole output nan_to_num, -inf filled in: v gets no gradient", "set the weights to 0, not the output"),
+    ("2.1", "a small number beside the sum", "sum to a little less than 1"),
+    ("2.1", "own causal mask turned round, -inf", checks.INVERTED),
+    ("2.1", "own causal mask turned round", checks.INVERTED),
+    ("2.1", "the first token sees nothing, -inf", "The first query alone gives NaN"),
+    ("2.1", "mask transposed", "The mask is transposed"),
+    ("2.1", "largest of all keys subtracted", "The largest score of all keys, seen or not, is subtracted"),
+    ("2.1", "not transposed back", "(B, T, H, D)"),
     ("2.2", "pairs of neighbours, put back as such", "The pairs are neighbours"),
     ("2.2", "angles in the dtype of x", "For bf16 inputs"),
+    ("2.2", "rest is lost", "put the rest, x[..., rotary_dim:], behind them"),
+    ("2.3", "copies for each query head", "the cache keeps the key/value heads"),
+    ("2.3", "the new token joins twice", "(B, S + 1, KV, D): tokens too many: 1"),
     ("2.3", "results in another order", "The results have changed places: end with `return out, keys, values`."),
     ("2.4", "bf16 always", "use bytes_per_number"),
+    ("2.4", "one layer in eight", "An eighth of the layers is counted"),
+    ("2.4", "a tensor", "`int(...)` makes one of it"),
 ])
 def test_a_mistake_is_called_by_its_name(exercise_id, name, words, notebook):
     [mutant] = [mutant for mutant in MUTANTS[exercise_id] if mutant.name == name]
@@ -195,6 +208,14 @@ def test_the_stored_experiment_is_the_one_that_the_module_describes():
     assert stored["arms"] == {name: vars(arm) for name, arm in partial_rope.ARMS.items()}
     assert (stored["lengths"], stored["trained"]) == (list(partial_rope.LENGTHS), partial_rope.TRAINED)
     assert all(len(runs) == len(stored["seeds"]) for arm in stored["accuracy"].values() for runs in arm.values())
+
+
+def test_a_window_hides_what_is_farther_away():
+    torch.manual_seed(0)
+    layer = partial_rope.OneLayer(partial_rope.ARMS["all dims"])
+    everything = partial_rope.accuracy(layer, 0, (32,))
+    assert partial_rope.accuracy(layer, 0, (32,), window=40) == everything
+    assert partial_rope.accuracy(layer, 0, (32,), window=1) != everything
 
 
 def test_questions_of_the_experiment_have_one_right_answer():
