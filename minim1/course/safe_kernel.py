@@ -50,7 +50,8 @@ GRACE = 5.0  # seconds beyond the timeout until a worker that does not even say 
 MOST_PRINTED = 20_000  # characters that one launch may print: an endless loop should not fill the notebook
 MADE_UP_FILE = "kernel "  # the file names of functions defined from source begin with this
 TRAPS = {  # part of an exception's text -> what to do about it
-    "must be Tensor, not tensor": "a kernel has only what tl has: take tl.exp and the like",
+    "must be Tensor, not tensor": "a kernel has what tl has, not PyTorch: tl.exp, for one",
+    "'builtin_function_or_method' object has no attribute": "a kernel has what tl has, not PyTorch: tl.zeros, for one",
     "'int' object is not iterable": "an argument that is a tensor outside is an address in a kernel: tl.load(x + i)",
     "for ** or pow()": "a kernel has no **: take tl.exp",
     "for @:": "a kernel has no @: take tl.dot",
@@ -429,7 +430,7 @@ def _guard(builder, views, written):
 
 
 def _truth(tensor, plain) -> bool:
-    """What `and` makes of a tensor. The interpreter would have a tile say what its first number says, or any."""
+    """What `and` makes of a tensor. The interpreter would take every tile for true."""
     if tensor.handle.data.size > 1 and sys._getframe(1).f_code.co_filename.startswith(MADE_UP_FILE):
         raise KernelError(
             "`and`, `or`, `not`, `if`, and `a < b < c` ask for one answer, and a tile has many; put each comparison in "

@@ -87,6 +87,19 @@ MUTANTS = {
         Mutant("nothing is stored", "tl.store(out + row * out_row + column * out_column, tile, mask=real)", "tile + 1"),
         Mutant("a tensor of PyTorch", "tl.arange(0, BLOCK_M)", "torch.arange(BLOCK_M)"),
         Mutant("no kernel", "@triton.jit\n", ""),
+        Mutant("conditions joined by and", "(row < M) & (column < N)", "row < M and column < N"),
+        Mutant("rows of a tile that is higher", "tl.arange(0, BLOCK_M)", "tl.arange(0, 16)"),
+        Mutant("every program copies everything", source=(
+            "@triton.jit\n"
+            "def copy_kernel(x, out, M, N, x_row, x_column, out_row, out_column, BLOCK_M: tl.constexpr, "
+            "BLOCK_N: tl.constexpr):\n"
+            "    for first in range(0, M, BLOCK_M):\n"
+            "        for left in range(0, N, BLOCK_N):\n"
+            "            row, column = first + tl.arange(0, BLOCK_M)[:, None], left + tl.arange(0, BLOCK_N)[None, :]\n"
+            "            real = (row < M) & (column < N)\n"
+            "            tile = tl.load(x + row * x_row + column * x_column, mask=real)\n"
+            "            tl.store(out + row * out_row + column * out_column, tile, mask=real)\n"
+        )),
     ],
     "5.2": [
         Mutant("no loop", "range(0, K, BLOCK_K)", "range(0, 1)"),
@@ -123,6 +136,10 @@ MUTANTS = {
         Mutant("masked places are 1", "mask=(row < M) & (across < K), other=0.0",
                "mask=(row < M) & (across < K), other=1.0",
                argued="the other factor is 0 there, and rows from M on are not stored"),
+        Mutant("no other in a", "mask=(row < M) & (across < K), other=0.0", "mask=(row < M) & (across < K)"),
+        Mutant("no other in b", "mask=(down < K) & (column < N), other=0.0", "mask=(down < K) & (column < N)"),
+        Mutant("TF32", "product(A, B)", "tl.dot(A, B)"),
+        Mutant("without a last step of one", "range(0, K, BLOCK_K)", "range(0, K - 1, BLOCK_K)"),
         Mutant("no mask on storing", "total, mask=(row < M) & (column < N))", "total)"),
         Mutant("no mask for columns on storing", "total, mask=(row < M) & (column < N))", "total, mask=row < M)"),
         Mutant("width of b for a", "a + row * K", "a + row * N"),
@@ -154,6 +171,7 @@ MUTANTS = {
         Mutant("stores without T", "V), head, start, T, D_V, BLOCK)", "V), head, start, start + BLOCK, D_V, BLOCK)"),
         Mutant("width of q for v", "load_tile(v, head, start, T, D_V, BLOCK)",
                "load_tile(v, head, start, T, D, BLOCK)"),
+        Mutant("TF32", "product(Q, tl.trans(K))", "tl.dot(Q, tl.trans(K))"),
         Mutant("first head's keys", "load_tile(k, head,", "load_tile(k, 0,"),
         Mutant("everything of the first head", "head, start = tl.program_id(0), ", "head, start = 0, "),
         Mutant("queries and keys exchanged", "product(Q, tl.trans(K))", "product(K, tl.trans(Q))"),

@@ -87,7 +87,7 @@ def compiles(probe: Probe, kinds: tuple[str, ...], **constants: int) -> None:
     try:
         found = compile_kernel(probe.function, dict(zip(names, kinds)), constants)
         probe.require(not found.tensor_core_instructions, "property",
-                      "The numbers are right in the interpreter, but compiled for a GPU a product of fp32 tiles runs on "
+                      "The numbers are right in the interpreter, but on a GPU a product of fp32 tiles would run on "
                       "tensor cores, which round them: take product(A, B), or tl.dot with input_precision=\"ieee\".")
         COMPILED.add(key)
     except KernelError as error:
@@ -223,7 +223,8 @@ def half(probe: Probe, M: int, N: int, K: int) -> None:
         "With fp16 factors the sums lose digits or become infinite: the accumulator must be fp32, "
         "tl.zeros((BLOCK, BLOCK), tl.float32), and no sum may be converted to fp16.",
     )
-    probe.close(f"product of fp16 factors, up to {expected.abs().max().item():,.0f}", out, expected, axes="RC", layer="property")
+    name = f"product of fp16 factors, up to {expected.abs().max().item():,.0f}"
+    probe.close(name, out, expected, axes="RC", layer="property")
 
 
 def apart(probe: Probe, M: int, N: int, K: int) -> None:
@@ -295,7 +296,8 @@ PAIRS = {  # sentence -> wrong weights of the pairs of a block, by their distanc
 
 def walk(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor, block: int, *, reverse: bool = False,
          read: Callable | None = None, write: Callable | None = None, keep: Callable | None = None,
-         weights: Callable | None = None, update_first: bool = False, first_block_first: bool = False) -> tuple[Tensor, Tensor]:
+         weights: Callable | None = None, update_first: bool = False,
+         first_block_first: bool = False) -> tuple[Tensor, Tensor]:
     """out and end, block by block in fp64, right or, by the options, wrong.
 
     read, write: (places i of a block, m) -> exponents of reading the state and of entering it; keep: m -> of passing
@@ -396,7 +398,7 @@ def lengths(probe: Probe) -> tuple[tuple[int, int, int, int], ...]:
 
 def case(name: str, length: int, block: int, slopes: Tensor) -> str:
     tokens = "1 token" if length == 1 else f"{length} tokens"
-    return f"{name} for {tokens} in blocks of {block}" + (" with slopes 8, 0.01 and 0" if slopes is WILD else "")
+    return f"{name} for {tokens}" + (", slopes 8, 0.01 and 0" if slopes is WILD else f" in blocks of {block}")
 
 
 def finite(probe: Probe, results: Mapping[str, Tensor]) -> None:
@@ -424,7 +426,8 @@ def compare_intra(probe: Probe, length: int, dim: int, value_dim: int, block: in
     q, k, v, _ = inputs(probe, length, dim, value_dim, len(slopes))
     given = {"q": q, "k": k, "v": v, "slopes": slopes}
     meta = dict(D=dim, D_V=value_dim, BLOCK=block)
-    [out] = stored(probe, (len(slopes), -(-length // block)), given, {"out": torch.empty_like(v)}, {"T": length}, **meta)
+    [out] = stored(probe, (len(slopes), -(-length // block)), given, {"out": torch.empty_like(v)}, {"T": length},
+                   **meta)
     if slopes is WILD:
         finite(probe, {"out": out})
     layer = "edge case" if slopes is WILD or length == 1 else "value"
