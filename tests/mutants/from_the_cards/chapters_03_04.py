@@ -837,7 +837,7 @@ fam("4.4", LA, [
  ("unclamped_times_mask", "wrong", "torch.exp(-slopes[:, None, None] * distance.clamp(min=0)).tril()", "(torch.exp(-slopes[:, None, None] * distance) * (distance >= 0))"),
  ("growing_keys", "wrong", "torch.exp(-(m - 1 - j)[:, None] * slopes)", "(torch.exp(j[:, None] * slopes) * torch.exp(-(m - 1) * slopes))"),
  ("scale", "wrong", LRET, "return torch.cat(outs, dim=1) * q.shape[-1] ** -0.5, state"),
- ("quadratic_only", "right", "BLOCK = 64", "BLOCK = 10 ** 9"),
+ ("quadratic_only", "right", "BLOCK = 64", "BLOCK = 1_000_000_000"),
  ("flipped_heads", "wrong", "B, T, H, D = q.shape", "B, T, H, D = q.shape; slopes = slopes.flip(0)"),
  ("mean_state_batch", "wrong", "state = update_state(kb, vb, state, slopes)", "state = update_state(kb, vb, state, slopes).mean(0, keepdim=True).expand(q.shape[0], -1, -1, -1)"),
  ("batch1_docs_only", "wrong", "if document_ids is None:", "if document_ids is not None: document_ids = document_ids[:1].expand(B, -1)\n    if document_ids is None:"),
