@@ -450,11 +450,14 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """An argument in words: tensors, also those in tuples and lists, by their shape."""
+    """An argument in words: tensors, also those in tuples and lists, by their shape, and a half dtype by its name."""
     if isinstance(value, (tuple, list)):
         inside = ", ".join(map(_shown, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else str(value)
+    if not isinstance(value, Tensor):
+        return str(value)
+    half = value.dtype in (torch.bfloat16, torch.float16)
+    return f"{tuple(value.shape)} {_dtype(value.dtype)}" if half else str(tuple(value.shape))
 
 
 def _dtype(dtype: torch.dtype) -> str:

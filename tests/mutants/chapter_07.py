@@ -35,6 +35,8 @@ MUTANTS = {
         Mutant("denominator detached", WEIGHTS,
                "(e := (asked - asked.amax(-1, keepdim=True).detach()).exp()) / e.sum(-1, keepdim=True).detach(), "
                "expert_ids"),
+        Mutant("denominator detached, of probabilities", WEIGHTS,
+               f"(w := {FULL}) / w.sum(-1, keepdim=True).detach(), expert_ids"),
         Mutant("swapped results", WEIGHTS, "expert_ids, asked.softmax(-1)"),
         Mutant("only weights", WEIGHTS, "asked.softmax(-1)"),
         Mutant("ids sorted, weights not", WEIGHTS, "asked.softmax(-1), expert_ids.sort(-1).values"),
@@ -147,6 +149,30 @@ MUTANTS = {
         out = out.index_add(0, token, (answer * weights[token, slot].unsqueeze(-1)).to(x.dtype))
     return out
 '''),
+        Mutant("six experts, whatever there are", source='''def dispatch(x, weights, expert_ids, w1, w2, w3):
+    out = torch.zeros_like(x)
+    for e in range(6):
+        token, slot = (expert_ids == e).nonzero(as_tuple=True)
+        answer = F.linear(F.silu(F.linear(x[token], w1[e])) * F.linear(x[token], w3[e]), w2[e])
+        out = out.index_add(0, token, (answer * weights[token, slot].unsqueeze(-1)).to(x.dtype))
+    return out
+'''),
+        Mutant("by experts, dtypes not seen to", source='''def dispatch(x, weights, expert_ids, w1, w2, w3):
+    out = torch.zeros_like(x)
+    for e in range(len(w1)):
+        token, slot = (expert_ids == e).nonzero(as_tuple=True)
+        answer = F.linear(F.silu(F.linear(x[token], w1[e])) * F.linear(x[token], w3[e]), w2[e])
+        out = out.index_add(0, token, answer * weights[token, slot, None])
+    return out
+'''),
+        Mutant("returns inside the loop", source='''def dispatch(x, weights, expert_ids, w1, w2, w3):
+    out = torch.zeros_like(x)
+    for e in range(len(w1)):
+        token, slot = (expert_ids == e).nonzero(as_tuple=True)
+        answer = F.linear(F.silu(F.linear(x[token], w1[e])) * F.linear(x[token], w3[e]), w2[e])
+        out = out.index_add(0, token, (answer * weights[token, slot].unsqueeze(-1)).to(x.dtype))
+        return out
+'''),
         Mutant("weighs the token", source='''def dispatch(x, weights, expert_ids, w1, w2, w3):
     out = torch.zeros_like(x)
     for e in range(len(w1)):
@@ -246,6 +272,7 @@ MUTANTS = {
         Mutant("one dimension", RESULT, f"({RESULT}).view(1)"),
         Mutant("zeros at padding, softmax kept", CUT,
                "probabilities, expert_ids = (logits * valid[:, None]).float().softmax(-1), expert_ids[valid]"),
+        Mutant("probabilities of padding set to 0", CUT, "probabilities = probabilities * valid[:, None]"),
         Mutant("kept between calls", RESULT, f"balance_loss.__dict__.setdefault(logits.shape, {RESULT})"),
         Mutant("counts kept between calls", "    share =",
                "    counts = balance_loss.__dict__.setdefault((logits.shape, expert_ids.shape), counts)\n    share ="),
@@ -290,6 +317,13 @@ MUTANTS = {
     starts = flat.bincount(minlength=num_experts).cumsum(0) - flat.bincount(minlength=num_experts)
     place = torch.arange(len(flat)) - starts[flat[order]]
     return (place < capacity)[order.argsort()].view(expert_ids.shape)
+'''),
+        Mutant("sorted, not brought back", source='''def drop_tokens(expert_ids, num_experts, capacity):
+    flat = expert_ids.flatten()
+    order = flat.argsort(stable=True)
+    starts = flat.bincount(minlength=num_experts).cumsum(0) - flat.bincount(minlength=num_experts)
+    place = torch.arange(len(flat)) - starts[flat[order]]
+    return (place < capacity).view(expert_ids.shape)
 '''),
         Mutant("cumsum along the experts", source='''def drop_tokens(expert_ids, num_experts, capacity):
     named = F.one_hot(expert_ids.flatten(), num_experts)

@@ -66,12 +66,18 @@ def output_mistakes(given: tuple, eps: float = 1e-6) -> dict[str, Callable]:
         "nothing.": made(norm=layer_norm),
         "The norm divides by the length of the vector: the root *mean* square is that length over sqrt(H*D).":
             made(norm=lambda y, eps: y / (y.square().sum(-1, keepdim=True) + eps).sqrt()),
+        "The norm divides by the standard deviation, which subtracts the mean first: divide by the root mean square.":
+            made(norm=lambda y, eps: y / (y.var(-1, keepdim=True) + eps).sqrt()),
+        "The norm divides by the root of the variance, which subtracts the mean first: divide by the root mean square.":
+            made(norm=lambda y, eps: y / (y.var(-1, unbiased=False, keepdim=True) + eps).sqrt()),
         "The norm divides by the mean square: take its root.":
             made(norm=lambda y, eps: y / (y.square().mean(-1, keepdim=True) + eps)),
         "The norm divides by the mean of the absolute values: RMSNorm takes the root of the mean square.":
             made(norm=lambda y, eps: y / (y.abs().mean(-1, keepdim=True) + eps)),
         "The norm runs over all tokens of a text together: each token has a size of its own, so take the mean over the "
         "last axis alone.": made(norm=lambda y, eps: rms(y, eps, (1, 2))),
+        "The mean of the norm runs over the tokens: it runs over the H*D numbers of each token, the last axis.":
+            made(norm=lambda y, eps: rms(y, eps, (1,))),
         "norm_weight is missing: after the division each of the H*D numbers is multiplied by its own weight.":
             lambda: gated(x, out, torch.ones_like(norm_weight), gate_weight, out_weight, eps),
         "norm_weight is added as 1 + weight: multiply by the weight itself.":
@@ -153,8 +159,10 @@ def output_edges(probe: Probe, given: tuple) -> None:
         "eps is added outside of the root: it belongs to the mean square, sqrt(mean + eps).":
             lambda: gated(*small, norm=lambda y, eps: y / (y.square().mean(-1, keepdim=True).sqrt() + eps)),
         "eps is missing: divide by sqrt(mean + eps).": lambda: gated(*small, 0.0),
-        **{f"eps is {wrong:g} by default: M1 has 1e-6 in this norm.": lambda wrong=wrong: gated(*small, wrong)
-           for wrong in (1e-5, 1e-8, 1e-12, torch.finfo(torch.float32).eps)},
+        **{f"The result is that for eps = {wrong:.3g}: use the argument eps, and leave its default at 1e-6.":
+           lambda wrong=wrong: gated(*small, wrong) for wrong in (1e-5, 1e-8, 1e-12)},
+        "The result is that for eps = 1.19e-07, which F.rms_norm takes by itself: give it the argument eps.":
+            lambda: gated(*small, torch.finfo(torch.float32).eps),
         "A mean square below eps is replaced by eps: eps is added to every mean square.":
             lambda: gated(*small, norm=lambda y, eps: y / y.square().mean(-1, keepdim=True).clamp(min=eps).sqrt()),
     }
@@ -236,6 +244,9 @@ def residual(probe: Probe) -> None:
         functions = Watched("norm", norm), Watched("sublayer", sublayer)
         value = probe.call(h, *functions, alpha, beta, **options)
         probe.tensor(name, value, shape=h.shape, dtype=h.dtype, axes="BTC")
+        for function in functions:
+            probe.require(function.returned, "value", f"`{function.__name__}` was not called: the sublayer reads "
+                                                      "norm(h), and its output is the second term of the sum.")
         given = h.double(), norm, sublayer, alpha, beta, options.get("postnorm", True)
         probe.close(name, value, residual_reference(*given), axes="BTC", layer=layer,
                     mistakes=residual_mistakes(*given))
@@ -314,7 +325,7 @@ def layer_pattern_reference(num_layers, every=8):
 
 
 def layer_pattern(probe: Probe) -> None:
-    cases = [(7, 3), (12, 4), (8, 8), (16, 8), (80, 8), (100, 8)]
+    cases = [(19, 3), (12, 4), (80, 8), (8, 8), (16, 8), (100, 8)]  # a long one first: it tells mistakes apart
     cases += [(3 * every + probe.size(1, every - 1), every) for every in (probe.size(3, 5), probe.size(9, 12))]
     for layers, every in cases:
         value = probe.call(layers) if every == 8 else probe.call(layers, every)
@@ -346,6 +357,7 @@ def pattern_mistakes(layers: int, every: int) -> dict[str, list[int]]:
     count = "1 stands where i + 1 is a multiple of `every`, i counted from 0"
     whole = [*pattern(layers, every)[: layers // every * every]]
     return {
+        f"There is no softmax layer in yours: {count}, so the first is layer {every - 1}.": [0] * layers,
         f"The pattern begins with a softmax layer: {count}, so the first is layer {every - 1}.":
             [int(i % every == 0) for i in range(layers)],
         f"The softmax layers come one too late: {count}.":
@@ -394,9 +406,9 @@ M1 = ([0, 0, 0, 0, 0, 0, 0, 1] * 10, 1_000_000, 64, 8, 128, 2)
 
 
 def cache_bytes(probe: Probe) -> None:
-    kinds = [1, 0, 1, 0, 1, 0, 0][: probe.size(5, 7)]
+    kinds = [1, 0, 1, 0, 1, 0, 0][: 2 * probe.size(2, 3) + 1]  # never as many of one kind as of the other
     length, kv_heads, dim = 100 + probe.size(1, 99), 2 * probe.size(1, 3) + 1, 2 * probe.size(3, 8) + 1
-    heads = kv_heads * (2 * probe.size(1, 2) + 1)
+    heads = 19 * kv_heads  # 19 query heads share a key: no number of kv_heads, nor of head_dim
     for size in (1, 2, 4, 8):  # with one byte a number, halves and quarters mean one thing only
         given = kinds, length + size, heads, kv_heads, dim, size
         count(probe, f"bytes with bytes_per_number {size}", given, default=size == 2)
@@ -438,6 +450,11 @@ def byte_mistakes(given: tuple) -> dict[str, Callable]:
     return {
         "Keys and values are counted for every query head: a softmax layer keeps num_key_value_heads of them, which "
         "the query heads share.": made(2 * length * heads * dim * size),
+        "Keys and values are counted for num_attention_heads // num_key_value_heads heads: that is how many query "
+        "heads share one; a softmax layer keeps num_key_value_heads of each.":
+            made(2 * length * (heads // kv_heads) * dim * size),
+        "Keys or values are counted for every query head: a softmax layer keeps num_key_value_heads of each.":
+            made(length * (heads + kv_heads) * dim * size),
         "Keys and values are counted for one head: a softmax layer keeps num_key_value_heads of each.":
             made(2 * length * dim * size),
         "Keys and values ignore bytes_per_number: they take as many bytes a number as it says, 2 by default.":
@@ -449,7 +466,9 @@ def byte_mistakes(given: tuple) -> dict[str, Callable]:
         "Keys and values grow with the square of the length: each token adds one of each.": made(pair * length),
         "Keys and values have head_dim squared numbers a head: they are vectors of head_dim.": made(pair * dim),
         **{f"The states are counted at {wrong} byte{'s' * (wrong > 1)} a number: they are fp32 always, 4 bytes, "
-           f"whatever bytes_per_number is.": made(fixed=state // 4 * wrong) for wrong in (1, 2, 8)},
+           f"whatever bytes_per_number is.": made(fixed=state // 4 * wrong) for wrong in (1, 2)},
+        "The states take twice the bytes: one matrix for each head (no pair, as of key and value), 4 bytes a number.":
+            made(fixed=2 * state),
         "Keys, values and states are all counted without bytes.": made(pair // size, state // 4),
         "The states grow with the length: a lightning layer keeps one matrix for each head, however long the text.":
             made(fixed=state * length),

@@ -12,6 +12,8 @@ from minim1.course.checking import Exercise, Probe
 
 OVERFLOW = "With logits in the hundreds the {} NaN or infinite: exp of such a number overflows, so use softmax, or " \
            "subtract the largest logit of each token first."
+FROZEN = "The gradient lacks that of the denominator: the sum over the chosen experts depends on the logits too, " \
+         "do not detach it."
 STALE = "A second call with other inputs gives the result for the first: something was kept between calls."
 
 
@@ -61,8 +63,8 @@ def router(probe: Probe) -> None:
         lambda logits: routed(probe, logits, k)[0], {"logits": logits}, lambda logits: shares_of(logits, chosen),
         mistakes={"The gradient is that of a softmax over all experts that was not renormalised.":
                   lambda logits: logits.softmax(1) * chosen,
-                  "The gradient does not flow through the denominator: the sum that the weights are divided by is "
-                  "detached.": lambda logits: frozen_sum(logits, chosen)},
+                  FROZEN: lambda logits: frozen_sum(logits.exp(), chosen),
+                  FROZEN + " ": lambda logits: frozen_sum(logits.softmax(1), chosen)},
     )
     replayed(probe, tokens, experts, k)
     precise(probe, logits, k)
@@ -77,10 +79,10 @@ def router(probe: Probe) -> None:
     probe.close("weight of each expert, large logits", shares, shares_of(great, chosen), axes="NE", layer="edge case")
 
 
-def frozen_sum(logits: Tensor, chosen: Tensor) -> Tensor:
-    """`shares_of`, without a gradient through the denominator."""
-    grown = (logits - logits.amax(1, keepdim=True).detach()).exp() * chosen
-    return grown / grown.sum(1, keepdim=True).detach()
+def frozen_sum(scores: Tensor, chosen: Tensor) -> Tensor:
+    """`shares_of`, from exponentials or probabilities, without a gradient through the denominator."""
+    kept = scores * chosen
+    return kept / kept.sum(1, keepdim=True).detach()
 
 
 def routed(probe: Probe, logits: Tensor, k: int, **options) -> tuple[Tensor, Tensor]:
@@ -301,6 +303,10 @@ def dispatch(probe: Probe) -> None:
         special = problem(probe, tokens, experts, count)
         probe.close(f"output for K = {count}", probe.call(*special), dispatched(*special), axes="NC",
                     layer="edge case", mistakes=dispatch_mistakes(*special))
+    more = problem(probe, tokens, experts + 3, k)
+    probe.close(f"output for {experts + 3} experts", probe.call(*more), dispatched(*more), axes="NC", layer="edge case",
+                mistakes={f"Only experts 0 to {experts - 1} answer, here there are {experts + 3}: E is w1.shape[0].":
+                          lambda: combined(answers(more[0], *more[3:]), more[1] * (more[2] < experts), more[2])})
     one = problem(probe, 1, experts, k)
     probe.close("output of 1 token", probe.call(*one), dispatched(*one), axes="NC", layer="edge case")
     low = problem(probe, tokens, experts, k, torch.bfloat16)
@@ -415,6 +421,7 @@ def dispatch_mistakes(x, weights, ids, w1, w2, w3) -> dict[str, Callable]:
             lambda: combined(every.flip(0), weights, ids),
         "The experts are counted from 1: id e belongs to w1[e], w2[e], w3[e].":
             lambda: combined(every.roll(1, 0), weights, ids),
+        "Only expert 0's answers are there: does `return` stand inside the loop?": with_weights(weights * (ids == 0)),
         "The last expert is left out: there are w1.shape[0] of them.":
             lambda: combined(every, weights * (ids < len(w1) - 1), ids),
         "The first expert is left out: ids count from 0.": lambda: combined(every, weights * (ids > 0), ids),
@@ -534,6 +541,8 @@ def padded(probe: Probe, logits: Tensor, ids: Tensor) -> None:
         "`valid` is not used: padding must count neither in f nor in m.": balance(logits, ids),
         "Padding still counts in f, the shares of token copies.": experts * (all_load * mean).sum(),
         "Padding still counts in m, the mean probabilities.": experts * (load * all_mean).sum(),
+        "Padding has probability 0, but still counts in f and in the number of tokens: cut the rows out, as in "
+        "x[valid].": share * experts * (all_load * mean).sum(),
         "Sums without padding are divided by all N tokens: divide by the number of valid ones, in f and in m.":
             share**2 * balance(logits, ids, valid),
         "A sum without padding is divided by all N tokens, in f or in m: divide by the number of valid ones.":
@@ -592,9 +601,10 @@ def balance_mistakes(logits: Tensor, ids: Tensor) -> dict[str, Callable | Tensor
     weights = shares_of(logits, chosen).mean(0)
     over_tokens = logits.double().softmax(0).mean(0)
     return {
-        f"The loss is K = {k} times too large: f are shares of all N * K token copies and sum to 1, yours sum to K.":
+        f"The loss is K = {k} times too large: f are shares of all N * K token copies and sum to 1; do yours sum to K?":
             k * right,
-        f"The factor E = {experts} is missing: without it the loss of an even load is 1/E.": right / experts,
+        f"The loss is E = {experts} times too small: the factor E is missing, or the products are averaged where they "
+        "should be summed.": right / experts,
         f"The loss is E^2 = {experts**2} times too small: it is E times the sum; the sum divided by E (as in the "
         "MiniMax-01 report), or the mean of the products, is another form.": right / experts**2,
         "There are E^2 where E belongs.": right * experts,
@@ -679,7 +689,8 @@ def same_kept(probe: Probe, name: str, ids: Tensor, experts: int, capacity: int,
     probe.close(name, kept, right, layer=layer, axes="NK", mistakes={
         "Nothing is dropped: an expert keeps the first `capacity` copies that name it (if you count with cumsum: along "
         "the right axis?).": torch.ones_like(right),
-        "Everything is dropped: an expert keeps the first `capacity` copies that name it.": torch.zeros_like(right),
+        "Everything is dropped: an expert with more copies than room still keeps the first `capacity` that name it.":
+            torch.zeros_like(right),
         "True and False have changed places: kept copies are True.": ~right,
         "One copy too many is kept for each expert: with `capacity` earlier copies it is full already.":
             kept_copies(ids, capacity + 1),
@@ -710,6 +721,8 @@ def same_kept(probe: Probe, name: str, ids: Tensor, experts: int, capacity: int,
             kept_copies(ids.T.contiguous(), capacity).flatten().view(tokens, k),
         "The result belongs to the ids of each token in sorted order: column j is about expert_ids[:, j].":
             kept_copies(ids.sort(1).values, capacity),
+        "The mask is in the order of the sorted copies: bring it back with order.argsort().":
+            right.flatten()[flat.argsort(stable=True)].view(tokens, k),
         "All copies of an overfull expert are dropped: it keeps the first `capacity` of them.":
             (busy[flat] <= capacity).view(tokens, k),
         "Each expert keeps the right number of copies, but not the first: in a sorting, only argsort(stable=True) "

@@ -23,14 +23,17 @@ def merged(ids: Sequence[int], new_id: int) -> tuple[list[int], tuple[int, int] 
 
 
 def most_frequent(ids: Sequence[int], *, last: bool = False, largest: bool = False, smallest: bool = False,
-                  disjoint: bool = False, rarest: bool = False, stride: int = 1, ends: bool = False, leave: int = 0):
+                  disjoint: bool = False, rarest: bool = False, stride: int = 1, ends: bool = False, leave: int = 0,
+                  keyless: bool = False):
     """The pair to merge, or what is chosen by a mistake: a tie to the pair whose first place is last, or to the largest
     or smallest pair; runs counted without overlap; the rarest pair; only every second place; the first id joined to the
-    last; the last places left out."""
+    last; the last places left out; the largest pair, however often it occurs."""
     ids = ids[: len(ids) - leave]
     neighbours = list(zip(ids, ids[1:]))[::stride] + ([(ids[-1], ids[0])] if ends and len(ids) > 1 else [])
     if not neighbours:
         return None
+    if keyless:
+        return max(neighbours)
     counts = Counter(neighbours)
     if disjoint:
         counts = {pair: replaced(ids, pair, None).count(None) for pair in counts}
@@ -85,6 +88,8 @@ CHOICES = {  # sentence -> how the pair was chosen
     "You count every second position only: the pair at position i is (ids[i], ids[i + 1]) for each i.": dict(stride=2),
     "Your pair is the first one of the list, however often it occurs: merge the pair that occurs most often.":
         dict(stride=10**6),
+    "Your pair is the largest one, not the most frequent one, as from max(counts) without key=counts.get.":
+        dict(keyless=True),
 }
 REPLACEMENTS = {  # sentence -> how the pair was replaced
     "In a run of one id an id is used twice: [5, 5, 5] must become [new_id, 5]; after a replacement go on two further.":
@@ -194,8 +199,8 @@ def rendered(messages: Sequence[dict], prompt: bool = False, *, default: str | N
     """What `render` should give; the options make the mistakes that the check knows.
 
     default: the system text where there is none (None: no sentence); thinking: of which turns, "all", "last", "none",
-    "full" (where it is not empty) or "always"; empty_system: "left out", "written", "default" or "none"; header: the
-    prompt's role.
+    "full" (where it is not empty), "always" or "after" the content; empty_system: "left out", "written", "default" or
+    "none"; header: the prompt's role.
     """
     messages = list(messages)
     if messages[0]["role"] != "system" and default is not None:
@@ -216,6 +221,8 @@ def rendered(messages: Sequence[dict], prompt: bool = False, *, default: str | N
             reasoning = reasoning.strip() if strip_reasoning else reasoning
             if thinking == "all" or (thinking == "last" and last) or (thinking == "full" and reasoning):
                 content = THINK + reasoning + END_THINK + content if tags else reasoning + content
+            elif thinking == "after":
+                content += THINK + reasoning + END_THINK
         elif role == "assistant" and thinking == "always":
             content = THINK + END_THINK + content
         text += HEADERS[role] + content + END
@@ -279,6 +286,8 @@ RENDERED_WRONG = {  # sentence -> options of `rendered`
     "Contents must be stripped of white space at both ends; yours are not stripped.": dict(strip=str),
     "Contents must be stripped of white space at both ends; yours are on the left only.": dict(strip=str.lstrip),
     "Contents must be stripped of white space at both ends; yours are on the right only.": dict(strip=str.rstrip),
+    "Only spaces are stripped; line breaks and tabs are white space too: strip both ends of all of it.":
+        dict(strip=lambda x: x.strip(" ")),
     "White space inside of a content stays as it is: strip only its two ends.":
         dict(strip=lambda x: " ".join(x.split())),
     "Only an empty system message is left out; other messages are written although they are empty.":
@@ -289,6 +298,7 @@ RENDERED_WRONG = {  # sentence -> options of `rendered`
     "Reasoning stands in every turn of the assistant, also in earlier ones; yours is only in the last.":
         dict(thinking="last"),
     "The reasoning is missing: before the content comes THINK, the reasoning, END_THINK.": dict(thinking="none"),
+    "The reasoning stands after the content; it belongs before it.": dict(thinking="after"),
     "A turn without reasoning must have no THINK and no END_THINK.": dict(thinking="always"),
     "The reasoning lacks its marks: THINK before it, END_THINK after it.": dict(tags=False),
     "A system message without content gives no sentence at all; yours writes an empty one.":
@@ -333,7 +343,7 @@ BOD, USER, SYSTEM, THINK_ID, END_THINK_ID, PAD = 1, 5, 3, 9, 10, 0
 def supervised(ids: Tensor, documents: Tensor, *, header: bool = False, end: bool = True, reset: bool = True,
                padding: bool = False, user_ends: bool = False, unfinished: bool = True, first_only: bool = False,
                last_only: bool = False, thinking: bool = True, rows: bool = True, late: int = 0,
-               closes: bool = True, openers: Sequence[int] = (ASSISTANT,), without: Sequence[int] = (),
+               closers: Sequence[int] = (END_ID,), openers: Sequence[int] = (ASSISTANT,), without: Sequence[int] = (),
                one_row: bool = False) -> Tensor:
     """What `assistant_mask` should give; the options make the mistakes that the check knows."""
     mask, speaking, turns = torch.zeros_like(ids, dtype=torch.bool), False, {}
@@ -349,9 +359,9 @@ def supervised(ids: Tensor, documents: Tensor, *, header: bool = False, end: boo
             if token in openers:
                 speaking, start = True, t
                 mask[row, t] |= header
-            elif token == END_ID:
+            elif token in closers:
                 mask[row, t] |= user_ends
-                speaking = speaking and not closes
+                speaking = False
             elif not thinking and token == END_THINK_ID:
                 mask[row, start : t + 1] = False
     for (row, _), found in turns.items():
@@ -370,11 +380,13 @@ MASKED_WRONG = {  # sentence -> options of `supervised`
     "The mask is one token early: it has the header, which the template writes, and lacks the end, which the model "
     "writes.":
         dict(header=True, end=False),
-    "A turn goes on after its end: END_ID closes it.": dict(closes=False),
+    "A turn goes on after its end: END_ID closes it.": dict(closers=()),
+    "The turn ends too soon, at a control token such as <think>: only END_ID ends it.": dict(closers=range(15)),
     "What the user says is trained on; it should be what follows the assistant's header.": dict(openers=(USER,)),
     "Every sentence is trained on; it should be the assistant's only.": dict(openers=(SYSTEM, USER, ASSISTANT)),
     "<think> and </think> are not trained on; the assistant writes them too.": dict(without=(THINK_ID, END_THINK_ID)),
     "Control tokens inside of the turn are not trained on; the assistant writes them too.": dict(without=range(15)),
+    "A token with id 0 in a turn is left out: what padding is, document_ids alone decides (-1).": dict(without=(PAD,)),
     "Only the first row has targets; each row is looked at by itself.": dict(one_row=True),
     "The mask is one token late: it lacks the assistant's first token and has the one after the end.": dict(late=1),
     "The ends of other sentences are trained on too: only the end of the assistant's own is.": dict(user_ends=True),
@@ -435,6 +447,8 @@ def assistant_mask(probe: Probe) -> None:
             "The mask is turned around: True belongs to what is trained on, the assistant's tokens.": ~expected,
             "The first token after the assistant's header is missing: the mask begins right behind the header.":
                 expected & torch.nn.functional.pad(expected[:, :-1], (1, 0)),
+            "The last token of a row is missing: look at it too.":
+                torch.nn.functional.pad(expected[:, :-1], (0, 1)),
             "Every token is trained on: only what the assistant writes should be.": torch.ones_like(expected),
             "No token is trained on: what the assistant writes should be.": torch.zeros_like(expected),
             "All tokens but padding are trained on: only what the assistant writes should be.": documents >= 0,

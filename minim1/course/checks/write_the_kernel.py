@@ -455,7 +455,7 @@ def compare_intra(probe: Probe, length: int, dim: int, value_dim: int, block: in
         **{f"All heads have the {name} of the first one: every address depends on tl.program_id(0).":
             partial(blocks, **{letter: x}) for name, letter, x in zip(("queries", "keys", "values"), "qkv", first)},
     })
-    if length == 32:
+    if slopes is not WILD:
         alone(probe, given, torch.empty_like(v), {"T": length}, (0, slice(block)), **meta)
 
 
