@@ -13,6 +13,7 @@ import math
 import os
 import re
 import tempfile
+import textwrap
 import traceback
 import warnings
 import zlib
@@ -256,10 +257,7 @@ class Probe:
         if not any(x.requires_grad for x in outputs):
             raise _Stop("gradient", f"No gradient flows through {self._name}: its result is cut off from its inputs, as by "
                                     "`.detach()`, `.data`, `.item()`, `torch.no_grad()`, or `torch.tensor(...)` of a tensor.")
-        try:
-            gradients = _project(outputs, leaves, weights)
-        except RuntimeError as error:
-            raise _Stop("gradient", f"The backward pass through {self._name} fails: {_first_line(error)}.") from error
+        gradients = self.backward(lambda: _project(outputs, leaves, weights))
         for index, (name, gradient, expected) in enumerate(zip(leaves, gradients, wanted)):
             if expected is None:
                 expected = torch.zeros_like(inputs[name], dtype=torch.float64)
@@ -270,6 +268,17 @@ class Probe:
             wrong = {sentence: (lambda other=other, index=index: _expected_gradients(other, inputs, weights)[index])
                      for sentence, other in (mistakes or {}).items()}
             self.close(f"gradient of {name}", gradient, expected, layer="gradient", mistakes=wrong)
+
+    def backward(self, call: Callable) -> Any:
+        """What `call` returns, a backward pass through the function; if torch cannot make it, say why."""
+        try:
+            return call()
+        except RuntimeError as error:
+            why = _first_line(error)
+            if "modified by an inplace operation" in why:
+                why = ("a tensor that it needs was changed in place, as by `x[...] = 0` or `x += 1`: make a new one, as "
+                       "`torch.where`, `x.masked_fill(...)` or `x + 1` do")
+            raise _Stop("gradient", f"The backward pass through {self._name} fails: {why}.") from error
 
     def require(self, condition: Any, layer: str, sentence: str) -> None:
         """A property that must hold; the sentence says what does not, and why it should."""
@@ -465,7 +474,8 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:200].rstrip(".")
+    line = (str(error).strip() or "no message").splitlines()[0]
+    return textwrap.shorten(line, 200, placeholder=" …").rstrip(".") if len(line) > 200 else line.rstrip(".")
 
 
 def _line_of(error: BaseException) -> str:

@@ -120,7 +120,14 @@ def test_a_failing_backward_pass_is_a_sentence():
         out.mul_(1)
         return square / square.detach() * out.detach()
 
-    assert "backward pass through decay_tokens fails" in verdict(spoiled).sentence
+    assert "backward pass through decay_tokens fails: a tensor that it needs was changed in place" in verdict(spoiled).sentence
+
+
+def test_a_long_message_is_cut_between_words():
+    def wordy(x, slopes):
+        raise ValueError("shape " * 100)
+
+    assert "shape shape …" in verdict(wordy).sentence
 
 
 def test_a_blank_helper_from_another_exercise_is_named():

@@ -53,6 +53,12 @@ MUTANTS = {
                "mask = (mask & torch.ones_like(mask).tril(mask.shape[2] - mask.shape[1]))[:, None]"),
         Mutant("mask ignored for a single query", "if mask is None:", "if mask is None or q.shape[1] == 1:"),
         Mutant("NaN where nothing is seen", SOFTMAX, 'scores.masked_fill(~mask, float("-inf")).softmax(-1)'),
+        Mutant("-inf times the mask", SOFTMAX, '(scores + (1 - mask.to(q.dtype)) * float("-inf")).softmax(-1)'),
+        Mutant("-inf times the mask that is given", SOFTMAX,
+               '(scores + (1 - mask.to(q.dtype)) * (-1e9 if mask.shape[0] == 1 else float("-inf"))).softmax(-1)'),
+        Mutant("NaN filled in place", "weights = " + SOFTMAX,
+               'weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)\n'
+               "    if weights.isnan().any():\n        weights[weights.isnan()] = 0"),
         Mutant("the mean where nothing is seen", SOFTMAX,
                "scores.masked_fill(~mask, torch.finfo(q.dtype).min).softmax(-1)"),
         Mutant("nan_to_num after adding -inf: no gradient", SOFTMAX,
@@ -94,6 +100,9 @@ MUTANTS = {
         Mutant("keys for values", '"bhij,bjhd->bihd", weights, v', '"bhij,bjhd->bihd", weights, k'),
         Mutant("reshaped instead of transposed", 'torch.einsum("bhij,bjhd->bihd", weights, v)',
                'torch.einsum("bhij,bjhd->bhid", weights, v).reshape(q.shape)'),
+        Mutant("inputs reshaped", REPEATED,
+               "(x.repeat_interleave(group, dim=2) for x in (k, v))\n"
+               "    q, k, v = (x.reshape(len(x), x.shape[2], x.shape[1], -1).transpose(1, 2) for x in (q, k, v))"),
         Mutant("not transposed back", '"bhij,bjhd->bihd"', '"bhij,bjhd->bhid"'),
         Mutant("detached weights", '"bhij,bjhd->bihd", weights, v', '"bhij,bjhd->bihd", weights.detach(), v'),
         Mutant("detached values", '"bhij,bjhd->bihd", weights, v', '"bhij,bjhd->bihd", weights, v.detach()'),
@@ -105,6 +114,7 @@ MUTANTS = {
     ],
     "2.2": [
         Mutant("pairs of neighbours", HALVES, "x[..., 0:rotary_dim:2], x[..., 1:rotary_dim:2], x[..., rotary_dim:]"),
+        Mutant("a sin - b cos", TURNED, "torch.cat([first * cos - second * sin, first * sin - second * cos], dim=-1)"),
         Mutant("pairs of neighbours, put back as such", source='''
 def rope(x, positions, *, rotary_dim, theta):
     if rotary_dim == 0:
@@ -211,6 +221,7 @@ def rope(x, positions, *, rotary_dim, theta):
         Mutant("v joins the keys", GROWN, "torch.cat([keys, v], dim=1), torch.cat([values, k], dim=1)"),
         Mutant("k joins both", GROWN, "torch.cat([keys, k], dim=1), torch.cat([values, k], dim=1)"),
         Mutant("the new token does not see itself", RESULT, "attention(q, keys[:, :-1], values[:, :-1]), keys, values"),
+        Mutant("keys for values", RESULT, "attention(q, keys, keys), keys, values"),
         Mutant("it sees itself alone", RESULT, "attention(q, k, v), keys, values"),
         Mutant("it sees itself alone from an empty cache only in part", RESULT,
                "attention(q, keys[:, -2:], values[:, -2:]), keys, values"),

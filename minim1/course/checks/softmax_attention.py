@@ -123,11 +123,14 @@ def compare(probe: Probe, name: str, given: tuple, mask: Tensor | None = None, *
 
 
 def one_sees_nothing(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
-    """NaN for the last or the first query alone, from a causal mask that leaves it no key."""
+    """NaN for all queries, from 0 · (-inf), or for the last or the first alone, which a causal mask leaves no key."""
     out = probe.call(q, k, v)
     if not isinstance(out, Tensor) or out.shape != q.shape:
         return
     nan = out.isnan().transpose(0, 1).flatten(1).any(-1).nonzero().flatten().tolist()
+    probe.require(len(nan) < q.shape[1], "value",
+                  "Every query gives NaN, as when (1 - mask) is multiplied by -inf: 0 · (-inf) is NaN. Choose where -inf "
+                  "goes with `masked_fill` or `torch.where`.")
     probe.require(nan != [q.shape[1] - 1], "value",
                   f"The last query alone gives NaN, as when each query sees the later keys only: {INVERTED}")
     probe.require(nan != [0], "value", "The first query alone gives NaN, as when it sees no key: a token sees itself, "
@@ -168,6 +171,12 @@ def plain_mistakes(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Callable]:
 
     sizes = {"the number of tokens": tokens, "the number of heads": heads, "H·D": heads * dim, "the batch": q.shape[0]}
     triangle = seen.unsqueeze(1)
+    mixes = "which mixes tokens and heads: transpose (`.transpose(1, 2)`)."
+
+    def regrouped() -> Tensor:
+        reshaped = [x.reshape(len(x), heads, tokens, dim).transpose(1, 2) for x in (q, k, v)]
+        return attended(*reshaped).transpose(1, 2)
+
     return {
         "The scores are not scaled: divide q·k by sqrt(D), D being q.shape[-1].": scaled(1.0),
         "The scores are divided by D: divide by its square root.": scaled(1 / dim),
@@ -214,6 +223,8 @@ def plain_mistakes(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Callable]:
         "The result was (B, H, T, D) and was reshaped to (B, T, H, D), which mixes tokens and heads: transpose it "
         "(`.transpose(1, 2)`).":
             lambda: attended(q, k, v).transpose(1, 2).reshape(q.shape),
+        f"q, k and v were reshaped to (B, H, T, D), {mixes}": lambda: regrouped().transpose(1, 2),
+        f"q, k and v were reshaped to (B, H, T, D), and the result back, {mixes}": lambda: regrouped().reshape(q.shape),
         "All queries get the mean of what they may see: the scores have no influence.":
             weighted(lambda: softmax_where(0 * scores, seen)),
         "Every query sees itself alone: the output is v.": lambda: v.double(),
@@ -284,8 +295,8 @@ def masked(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
     both = mask & causal(tokens, tokens)
     name = "with a mask"
     compare(probe, name, (q, k, v), mask, layer="property", mistakes=mask_mistakes(q, k, v, mask, both),
-            why="NaN with a mask although each query may see a key: with a mask nothing else is masked, not "
-                "even later keys.")
+            why="NaN with a mask although each query may see a key: either later keys are masked as well (with a mask "
+                "nothing else is), or the mask is multiplied by -inf, and 0 · (-inf) is NaN: use `masked_fill`.")
     other = mask.flip(0)
     compare(probe, "with another mask", (q, k, v), other, layer="property", mistakes={
         STALE: lambda: attended(q, k, v, mask)})
@@ -345,7 +356,7 @@ def nowhere(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
     empty = ~mask.any(-1)
     means = v.double().mean(1, keepdim=True)[:, :, shared(q.shape[2], v.shape[2])].expand(q.shape)
     filled = torch.where(empty[:, :, None, None], means, attended(q, k, v, mask))
-    compare(probe, "two queries see nothing", (q, k, v), mask, layer="edge case", why=(
+    compare(probe, "three queries see nothing", (q, k, v), mask, layer="edge case", why=(
         "A query that may look nowhere gives NaN, as the softmax of a row of -inf does, 0/0. Set the weights of such a "
         "row to 0 (the output is too late, the gradient of v meets the NaN in the weights), or mask with a large "
         "negative number and multiply the weights by the mask."
@@ -362,7 +373,7 @@ def nowhere(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     out = probe.call(*leaves, mask=mask)
     probe.require(isinstance(out, Tensor) and out.requires_grad, "gradient", "No gradient flows where a mask is given.")
-    found = torch.autograd.grad(out.sum(), leaves, allow_unused=True)
+    found = probe.backward(lambda: torch.autograd.grad(out.sum(), leaves, allow_unused=True))
     bad = [name for name, x in zip("qkv", found) if x is not None and not x.isfinite().all()]
     probe.require(bad != ["v"], "gradient", (
         "The output is right, but the gradient of v is NaN where a query may look nowhere: it is made of the weights, "
@@ -531,6 +542,8 @@ def rope_mistakes(x: Tensor, positions: Tensor, rotary_dim: int, theta: float) -
             made(matrix=lambda cos, sin: (cos, sin, sin, cos)),
         f"A sign is wrong: {turn_right}; yours has (a cos - b sin, b cos - a sin).":
             made(matrix=lambda cos, sin: (cos, -sin, -sin, cos)),
+        f"A sign is wrong: {turn_right}; yours has (a cos - b sin, a sin - b cos).":
+            made(matrix=lambda cos, sin: (cos, -sin, sin, -cos)),
         f"cos and sin have changed places: {turn_right}.": made(matrix=lambda cos, sin: (sin, -cos, cos, sin)),
         f"Only cos is applied: {turn_right}.": made(matrix=lambda cos, sin: (cos, 0 * sin, 0 * sin, cos)),
         f"The second half is made from the first one's new values: {turn_right}, both from the old a and b.":
@@ -686,6 +699,8 @@ def step_mistakes(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor)
             full[1], [h % k.shape[2] for h in range(q.shape[2])]),
         "Keys and values have changed places in the attention: scores are made with keys, the sum with values.":
             lambda: attended(q, full[1], full[0]),
+        "The keys are summed where the values should be: call attention(q, keys, values).":
+            lambda: attended(q, full[0], full[0]),
         "The values are summed, not averaged by weights: the weights of the S + 1 tokens sum to 1.":
             lambda: read(scores_of(q, full[0]), full[1]),
     }

@@ -382,6 +382,8 @@ MASKED_WRONG = {  # sentence -> options of `supervised`
         dict(header=True, end=False),
     "A turn goes on after its end: END_ID closes it.": dict(closers=()),
     "The turn ends too soon, at a control token such as <think>: only END_ID ends it.": dict(closers=range(15)),
+    "The turn ends with </think>; what is said after it belongs to it too, up to END_ID.":
+        dict(closers=(END_THINK_ID, END_ID)),
     "What the user says is trained on; it should be what follows the assistant's header.": dict(openers=(USER,)),
     "Every sentence is trained on; it should be the assistant's only.": dict(openers=(SYSTEM, USER, ASSISTANT)),
     "<think> and </think> are not trained on; the assistant writes them too.": dict(without=(THINK_ID, END_THINK_ID)),
