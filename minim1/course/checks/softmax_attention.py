@@ -129,8 +129,8 @@ def one_sees_nothing(probe: Probe, q: Tensor, k: Tensor, v: Tensor) -> None:
         return
     nan = out.isnan().transpose(0, 1).flatten(1).any(-1).nonzero().flatten().tolist()
     probe.require(len(nan) < q.shape[1], "value",
-                  "Every query gives NaN, as when (1 - mask) is multiplied by -inf: 0 · (-inf) is NaN. Choose where -inf "
-                  "goes with `masked_fill` or `torch.where`.")
+                  "Every query gives NaN, as when (1 - mask) is multiplied by -inf: 0 · (-inf) is NaN. Choose where "
+                  "-inf goes with `masked_fill` or `torch.where`.")
     probe.require(nan != [q.shape[1] - 1], "value",
                   f"The last query alone gives NaN, as when each query sees the later keys only: {INVERTED}")
     probe.require(nan != [0], "value", "The first query alone gives NaN, as when it sees no key: a token sees itself, "
