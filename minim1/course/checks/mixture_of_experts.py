@@ -565,7 +565,7 @@ def padded(probe: Probe, logits: Tensor, ids: Tensor) -> None:
     probe.require(not isinstance(value, Tensor) or not value.isnan().any(), "edge case", sentence.format("loss is"))
     scalar(probe, "loss where all is padding", value, torch.zeros((), dtype=torch.float64), layer="edge case")
     if value.requires_grad:
-        (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
+        (gradient,) = probe.backward(lambda: torch.autograd.grad(value, leaf, allow_unused=True))
         probe.require(gradient is None or not gradient.isnan().any(), "edge case", sentence.format("gradient is"))
 
 
