@@ -47,9 +47,10 @@ def _check(arguments) -> int:
     from minim1.course.progress import select, to_json
 
     tasks = select(arguments.words, _work())
-    for exercise, notebook in tasks:
-        if isinstance(notebook, Path):
-            raise UserError(f"work/{notebook.name} is not there; `python3 go.py lab` copies the exercises to work/")
+    missing = [notebook for _, notebook in tasks if isinstance(notebook, Path)]
+    if missing and (arguments.words or len(missing) == len(tasks)):
+        raise UserError(f"work/{missing[0].name} is not there; `python3 go.py lab` copies the exercises to work/")
+    tasks = [(exercise, notebook) for exercise, notebook in tasks if not isinstance(notebook, Path)]
     results = []
     for result in _verdicts(tasks, arguments):
         results.append(result)

@@ -7,7 +7,7 @@ import pytest
 from minim1 import cli
 from minim1.course import notebooks, progress
 from minim1.course.checking import Result
-from minim1.course.checks import CHAPTERS, find, of_chapter
+from minim1.course.checks import CHAPTERS, EXERCISES, find, of_chapter
 from minim1.course.comparing import Row
 
 STUB = 'def {}(*args, **options):\n    """Doc."""\n    raise NotImplementedError("exercise {}")'
@@ -144,7 +144,7 @@ def test_a_cell_that_does_not_parse_and_one_that_is_gone(write, call, asked, fol
 @pytest.mark.parametrize("argv, says", [
     (["9"], ["'9'", "03, 04"]), (["chapter"], "'chapter'"), (["4.9"], "4.9"),
     (["nowhere/04_x.ipynb"], "nowhere/04_x.ipynb"),
-    (["tests/09_x.ipynb"], "09_x.ipynb"), (["03"], ["03_linear_attention.ipynb", "go.py lab"]), ([], "go.py lab"),
+    (["tests/09_x.ipynb"], "09_x.ipynb"), (["03"], ["03_linear_attention.ipynb", "go.py lab"]),
     (["04", "--seconds", "0"], "--seconds"), (["04", "--seconds", "inf"], "--seconds"),
 ])
 def test_mistakes_get_one_sentence(argv, says, call, write):
@@ -155,12 +155,21 @@ def test_mistakes_get_one_sentence(argv, says, call, write):
         assert word in err
 
 
+def test_without_words_it_is_what_is_there_that_is_checked(write, call):
+    """New chapters must not stop those who have not copied them yet."""
+    code, _, err = call("check")
+    assert code == 2 and "go.py lab" in err
+    write("04")
+    code, out, _ = call("check")
+    assert code == 1 and "0 of 6 passed" in out
+
+
 def test_what_can_be_asked_for(write, folder, tmp_path, write_notebook):
     write("03"), write("04")
     ids = lambda *words: [exercise.id for exercise, _ in progress.select(list(words), folder)]  # noqa: E731
     assert ids("4") == ids("04") == ids("04_lightning_attention") == [f"4.{n}" for n in range(1, 7)]
     assert ids("4.2", "3.1", "04") == ["4.2", "3.1", "4.1", "4.3", "4.4", "4.5", "4.6"]
-    assert len(ids()) == 10
+    assert ids() == list(EXERCISES)
     path = write_notebook(tmp_path / "solutions" / "04_lightning_attention.ipynb", "def combine(): pass")
     [*_, (exercise, notebook)] = progress.select([str(path)], folder)
     assert exercise.id == "4.6" and notebook.path == path
@@ -256,7 +265,7 @@ def test_progress_shows_exercises_and_parts(write, call, asked):
     assert "  router        yours         work/04_lightning_attention.ipynb, cell 2, line 1\n" in out
     code, out, err = call("progress", "--json")
     found = json.loads(out)
-    assert (code, err) == (0, "") and len(found["exercises"]) == 10
+    assert (code, err) == (0, "") and len(found["exercises"]) == len(EXERCISES)
     assert found["parts"][0] == {
         "part": "lightning", "yours": True, "where": "work/04_lightning_attention.ipynb, cell 1, line 1",
         "exercise": "4.4", "status": "wrong",

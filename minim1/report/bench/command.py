@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 
 from minim1.errors import UserError
-from minim1.parts import find_part
 
 NAMES = ("attention", "experts", "train", "generate", "rl", "roofline")
 VERSIONS = {
@@ -110,6 +109,8 @@ def _options(arguments):
 
 def _function(where: str) -> Callable:
     """The function that "module:function" names, also from the folder we are in, or "notebook.ipynb:function"."""
+    from minim1.parts import find_part  # imports torch, which the command starts without
+
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     return find_part("lightning", where)
