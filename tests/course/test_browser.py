@@ -134,10 +134,9 @@ def write(path, sources):
 
 
 def drawn(page):
-    """The curves of the first live figure, as the browser draws them."""
+    """The first live figure, as the browser draws it: curves, marks, pictures and words."""
     figure = page.locator(".jupyter-widgets .js-plotly-plot").first
-    paths = figure.locator("path.js-line, path.point, .heatmaplayer image, .bars path")
-    return [path.get_attribute("d") or path.get_attribute("href") for path in paths.all()]
+    return [layer.inner_html() for layer in figure.locator(".cartesianlayer, .infolayer").all()]
 
 
 def wait_until(page, holds, seconds=30):
