@@ -61,7 +61,7 @@ def thought(problem: Problem, symbols: Sequence[str], budget: int, answer: str, 
     last = places[kept - 1][1] if kept else 0
     answer = answer if len(answer) <= LONGEST_ANSWER else answer[: LONGEST_ANSWER - 1] + "…"
     fig.add_scatter(
-        x=[6.6], y=[last], text=[f"  answer: {answer or 'none'}, {'right' if right else 'wrong'}"], name="answer",
+        x=[5.6], y=[last], text=[f"  answer: {answer or 'none'}, {'right' if right else 'wrong'}"], name="answer",
         mode="markers+text", textposition="middle right", hoverinfo="text", showlegend=False,
         marker=dict(symbol="star" if right else "x", size=16, color=COLOURS["reward" if right else "clipped"]),
     )
