@@ -397,9 +397,10 @@ def place(function: Any) -> str:
 
 
 def _python(function: Any) -> Any:
-    """The Python function inside of what decorators made of it; Triton keeps that of a kernel in `fn`."""
-    while type(function).__module__.startswith("triton.") and hasattr(function, "fn"):
-        function = function.fn
+    """The Python function inside of what decorators, Triton's too, made of it."""
+    from minim1.course.safe_kernel import undecorated
+
+    function = undecorated(function)
     return inspect.unwrap(function) if callable(function) else function
 
 

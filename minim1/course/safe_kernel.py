@@ -126,10 +126,16 @@ def _load(saved: bytes):
 # ---- How a kernel travels: functions by their source, modules by their name, tensors by number, all else by pickle.
 
 
-def python_function(kernel):
-    """The Python function inside of what @triton.jit (autotune, heuristics) made of it; None if there is none."""
+def undecorated(kernel):
+    """What is inside of what @triton.jit (autotune, heuristics) made of it; anything else as it is."""
     while type(kernel).__module__.startswith("triton.") and hasattr(kernel, "fn"):
         kernel = kernel.fn
+    return kernel
+
+
+def python_function(kernel):
+    """The Python function inside of a kernel; None if there is none."""
+    kernel = undecorated(kernel)
     return kernel if isinstance(kernel, types.FunctionType) else None
 
 
