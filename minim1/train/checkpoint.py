@@ -150,8 +150,11 @@ def load_weights(model: MiniM1, tensors: dict[str, Tensor], source: Path) -> Non
 
 
 def find_run(path: str | Path) -> Path:
-    """The run folder meant by a path: itself, the last stage inside it (rl, sft, pretrain), or "shipped"."""
-    folder = SHIPPED if str(path) == "shipped" else Path(path)
+    """The run folder meant by a path: itself, the last stage inside it (rl, sft, pretrain), or one in the package.
+
+    In the package are "shipped", the model after RL, and what it looks like earlier: "shipped/sft", "shipped/pretrain".
+    """
+    folder = SHIPPED.parent / path if Path(path).parts[:1] == ("shipped",) else Path(path)
     if not folder.is_dir():
         raise UserError(f"{path} is not a folder; give a run folder, or 'shipped' for the model in the package")
     for candidate in (folder, *(folder / stage for stage in ("rl", "sft", "pretrain"))):
@@ -161,7 +164,7 @@ def find_run(path: str | Path) -> Path:
 
 
 def load(path: str | Path = "shipped", *, parts: ModelParts = ModelParts(), device="cpu") -> Loaded:
-    """Model (fp32), tokenizer and run.json of a run folder, of the last stage in it, or of the shipped model.
+    """Model (fp32), tokenizer and run.json of a run folder, of the last stage in it, or of a shipped model (`find_run`).
 
     Raises: UserError for a missing, damaged or foreign checkpoint.
     """

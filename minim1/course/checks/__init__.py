@@ -9,6 +9,8 @@ from minim1.errors import UserError
 CHAPTERS = {  # chapters with exercises -> module of their checks; the notebooks are NN_<module>.ipynb
     "01": "text_and_tokens", "02": "softmax_attention", "03": "linear_attention", "04": "lightning_attention",
     "05": "write_the_kernel", "06": "hybrid_block", "07": "mixture_of_experts",
+    "08": "pretraining", "09": "long_context", "10": "supervised_fine_tuning", "11": "reinforcement_learning",
+    "12": "cispo", "13": "keeping_rl_alive", "14": "tools_and_agents", "15": "serving", "16": "capstone",
 }
 
 
