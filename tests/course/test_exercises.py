@@ -63,6 +63,12 @@ def test_solved_passes_and_is_shown_its_place(exercise_id, learners, capsys):
 
 
 @every_function
+def test_what_stands_in_for_the_learners_function_passes(exercise_id):
+    result = run_check(EXERCISES[exercise_id], EXERCISES[exercise_id].reference(), (0, *HIDDEN_SEEDS))
+    assert result.status == "passed", result
+
+
+@every_function
 def test_noise_costs_no_points(exercise_id, learners, capfd):
     """nbgrader gives zero for anything on stderr, whoever wrote it and however."""
     function = learners(hand_ins.noisy(exercise_id))

@@ -12,28 +12,10 @@ from minim1.course.checking import run_check
 from minim1.course.checks import find
 from minim1.course.checks import lightning_attention as checks
 from minim1.learner import functions
-from tests.mutants import SEEDS, Mutant, run, solution_cell, solution_notebook
+from tests.mutants import SEEDS, Mutant, run, solution_cell
 from tests.mutants.chapter_04 import MUTANTS
 
 IDS = [exercise.id for exercise in checks.EXERCISES]
-
-
-@pytest.fixture(scope="module")
-def notebook():
-    return solution_notebook("4.4")
-
-
-@pytest.fixture(scope="module")
-def solutions(notebook):
-    return functions(notebook)
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_the_solution_and_what_stands_in_for_it_pass(exercise_id, solutions):
-    exercise = find(exercise_id)
-    for function in (solutions[exercise.name], exercise.reference()):
-        result = run_check(exercise, function, SEEDS)
-        assert result.status == "passed", result
 
 
 @pytest.mark.parametrize("backend", ["recurrent", "quadratic", "chunked", "fast"])

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from tests.course import hand_ins
-from tests.mutants import Mutant, run, solution_notebook
+from tests.mutants import Mutant, run
 
 import minim1
 from minim1.course import kernels, safe_kernel
@@ -24,11 +24,6 @@ IDS = [exercise.id for exercise in checks.EXERCISES]
 ATTENTION = ["5.3", "5.4", "5.5", "5.6"]
 IMPORTS = "import torch\nfrom minim1.course.kernels import load_tile, product, store_tile\n" \
           "from minim1.course.triton_here import tl, triton\n\n\n"
-
-
-@pytest.fixture(scope="module")
-def notebook():
-    return solution_notebook("5.1")
 
 
 def kernel(text, name):
