@@ -460,12 +460,14 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """An argument in words: tensors, also those in tuples and lists, by their shape, and a half dtype by its name."""
+    """An argument in words: tensors, also inside tuples and lists, by shape, half dtypes and models by name, long texts cut."""
     if isinstance(value, (tuple, list)):
         inside = ", ".join(map(_shown, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    if isinstance(value, torch.nn.Module):
+        return f"a {type(value).__name__}"
     if not isinstance(value, Tensor):
-        return str(value)
+        return textwrap.shorten(str(value), 200, placeholder=" ...")
     half = value.dtype in (torch.bfloat16, torch.float16)
     return f"{tuple(value.shape)} {_dtype(value.dtype)}" if half else str(tuple(value.shape))
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minim1.config import M1Config
+from minim1.errors import UserError
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
 
@@ -183,8 +184,8 @@ _right = Parts()
 def _attention_one_ahead(q, k, v, *, mask=None):
     queries, keys = q.shape[1], k.shape[1]
     if mask is None:
-        mask = torch.ones(1, queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries + 1)
-    return _right.attention(q, k, v, mask=mask)
+        mask = torch.ones(1, queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    return _right.attention(q, k, v, mask=torch.cat([mask[:, 1:], mask[:, -1:]], dim=1))
 
 
 def _lightning_one_document(q, k, v, slopes, *, state=None, document_ids=None):
@@ -263,3 +264,32 @@ FAULTS = (
 def matrix() -> dict[str, dict[str, str | None]]:
     """Every property asked of every fault: {fault's story: {property: None or its sentence}}."""
     return {fault.story: {name: ask(fault.parts) for name, ask in PROPERTIES.items()} for fault in FAULTS}
+
+
+# ---------------------------------------------------------------- the hunt
+
+_ORDER = (4, 7, 1, 9, 0, 5, 8, 3, 6, 2)  # in which the sick parts are handed out: not that of the properties
+
+
+def sick(number: int) -> Parts:
+    """Parts of which one is wrong, 1 to 10; the order is not that of the properties.
+
+    Raises: UserError for another number.
+    """
+    return _fault(number).parts
+
+
+def accuse(number: int, part: str) -> str:
+    """What `sick(number)` has to say to the charge that its `part` is the wrong one."""
+    fault = _fault(number)
+    if part not in Parts.__dataclass_fields__:
+        raise UserError(f"there is no part {part!r}; choose one of {', '.join(Parts.__dataclass_fields__)}")
+    if part != fault.part:
+        return f"{number}: not {part}, which is as it should be."
+    return f"{number}: yes, {part}: {fault.story}."
+
+
+def _fault(number: int) -> Fault:
+    if number not in range(1, len(FAULTS) + 1):
+        raise UserError(f"there is no sick model {number!r}; choose one from 1 to {len(FAULTS)}")
+    return FAULTS[_ORDER[number - 1]]

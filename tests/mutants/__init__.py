@@ -17,7 +17,7 @@ import torch
 
 from minim1 import learner
 from minim1.course.checking import Result, run_check
-from minim1.course.checks import CHAPTERS, exercises, find
+from minim1.course.checks import CHAPTERS, find
 from minim1.errors import UserError
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions"
@@ -46,12 +46,10 @@ class Mutant:
         return solution.replace(self.old, self.new)
 
 
-def table() -> dict[str, list[Mutant]]:
-    """The mutants of every exercise."""
-    found = {}
-    for chapter in CHAPTERS:
-        found |= importlib.import_module(f"tests.mutants.chapter_{chapter}").MUTANTS
-    return {exercise_id: found.get(exercise_id, []) for exercise_id in exercises()}
+def mutants_of(exercise_id: str) -> list[Mutant]:
+    """The mutants of an exercise; of one that has none, none."""
+    module = importlib.import_module(f"tests.mutants.chapter_{find(exercise_id).chapter}")
+    return module.MUTANTS.get(exercise_id, [])
 
 
 def solution_notebook(exercise_id: str) -> dict:
@@ -77,11 +75,10 @@ def run(exercise_id: str, mutant: Mutant, notebook: dict) -> Result:
 
 def verdicts(exercise_ids: list[str]) -> Iterator[tuple[str, list[tuple[Mutant, Result]]]]:
     torch.set_num_threads(1)
-    mutants = table()
     for exercise_id in exercise_ids:
         find(exercise_id)
         notebook = solution_notebook(exercise_id)
-        yield exercise_id, [(mutant, run(exercise_id, mutant, notebook)) for mutant in mutants[exercise_id]]
+        yield exercise_id, [(mutant, run(exercise_id, mutant, notebook)) for mutant in mutants_of(exercise_id)]
 
 
 def summary(exercise_id: str, found: list[tuple[Mutant, Result]]) -> dict:

@@ -31,7 +31,7 @@ from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig, RLTrainer
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "policies.json"
-SEEDS, ROLLOUTS = range(5), 12
+SEEDS, ROLLOUTS = range(3), 12
 RATE = 2e-5
 
 
