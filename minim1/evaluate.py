@@ -9,6 +9,7 @@ import torch
 from minim1.data.chat import encode_chat
 from minim1.data.packing import Batch, step_seed
 from minim1.data.tokenizer import Tokenizer
+from minim1.errors import UserError
 from minim1.generation import Sampling, generate
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem, Verdict
@@ -94,6 +95,23 @@ def score(family: str, answers: Sequence[Answer]) -> Score:
         parts[name] = sum(values) / len(values)
     error = math.sqrt(max(accuracy * (1 - accuracy), 0) / len(right))
     return Score(family, len(right), accuracy, error, sum(a.thinking for a in answers) / len(right), parts)
+
+
+def pass_at_k(right: torch.Tensor, samples: int, k: int) -> torch.Tensor:
+    """The probability that at least one of k answers is right, estimated without bias from `samples` answers a problem.
+
+    1 - C(n-c, k) / C(n, k) as a product of k fractions (Chen et al. 2021, arXiv 2107.03374).
+
+    Args: right (P,), how many of a problem's answers are right; k, 1 to `samples`, else UserError. Returns: (P,) fp64.
+
+    >>> pass_at_k(torch.tensor([0, 1, 2, 4]), 4, 2).round(decimals=4).tolist()
+    [0.0, 0.5, 0.8333, 1.0]
+    """
+    if not 1 <= k <= samples:
+        raise UserError(f"k is {k}, but must be from 1 to {samples}, the answers a problem; lower k or sample more")
+    drawn = torch.arange(k, dtype=torch.float64, device=right.device)
+    wrong_left = samples - right.double()[:, None] - drawn  # once none is left a factor is 0, whatever follows
+    return 1 - (wrong_left / (samples - drawn)).prod(dim=1)
 
 
 def evaluate(

@@ -9,7 +9,8 @@ from minim1.data.corpus import encode_corpus
 from minim1.data.packing import heldout_windows
 from minim1.errors import UserError
 from minim1.evaluate import (
-    Answer, answer, bits_per_byte, evaluate, heldout_problems, prompt_ids, score, task_sampling, thinking_length,
+    Answer, answer, bits_per_byte, evaluate, heldout_problems, pass_at_k, prompt_ids, score, task_sampling,
+    thinking_length,
 )
 from minim1.generation import Rollout
 from minim1.tasks import TASKS, format_completion, get_task, held_out
@@ -203,3 +204,22 @@ def test_a_worker_without_windows_takes_part(make_model, tokenizer):
     nats, size = torch.stack(shares).sum(0).tolist()
     assert [bool(share.any()) for share in shares] == [True, True, True, False, False]
     assert nats / math.log(2) / size == pytest.approx(bits_per_byte(model, tokenizer, windows), rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- pass@k
+
+
+def test_pass_at_k_counts_the_choices_that_hold_a_right_answer():
+    for samples, k in ((5, 2), (9, 9), (12, 1)):
+        expected = [1 - math.comb(samples - c, k) / math.comb(samples, k) for c in range(samples + 1)]
+        assert pass_at_k(torch.arange(samples + 1), samples, k).tolist() == pytest.approx(expected, abs=1e-14)
+
+
+def test_pass_at_k_of_many_samples_does_not_overflow():
+    assert pass_at_k(torch.tensor([0, 1, 19_999]), 20_000, 10_000).tolist() == pytest.approx([0, 0.5, 1], abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_pass_at_k_says_which_k_there_are(k):
+    with pytest.raises(UserError, match=f"k is {k}.* 1 to 4"):
+        pass_at_k(torch.tensor([1]), 4, k)

@@ -22,7 +22,7 @@ LEVELS = [
     {"model"}, {"data", "tasks"},
     {"workers", "generation", "learner"},
     {"train.losses", "train.schedule"},  # pure functions, the defaults of parts
-    {"evaluate", "chat", "parts"},
+    {"evaluate", "chat", "parts", "agent"},
     {"train"}, {"report", "doctor"}, {"course"}, {"cli"}, {"__main__"},
 ]
 # Inside a function: the default reward looks its families up, `check` its exercise.

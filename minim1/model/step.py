@@ -20,11 +20,15 @@ from minim1.model.softmax import rotary, softmax_attention
 
 
 def can_join(model) -> bool:
-    """Whether a `JoinedStep` computes what the model does: parts of the package's own, all of it fp32 or all fp64."""
+    """Whether a `JoinedStep` computes what the model does: parts of the package's own, all of it fp32 or all fp64.
+
+    Not with int8 codes: joined copies of what they stand for would hold the memory that they save.
+    """
     names = {part.name for part in fields(ModelParts)} - {"balance_loss"}  # which decoding does not need
     own = all(getattr(model.parts, name) is getattr(ModelParts(), name) for name in names)
     dtypes, device = {p.dtype for p in model.parameters()}, next(model.parameters()).device.type
-    return own and dtypes in ({torch.float32}, {torch.float64}) and not torch.is_autocast_enabled(device)
+    coded = any(buffer.dtype == torch.int8 for buffer in model.buffers())
+    return own and not coded and dtypes in ({torch.float32}, {torch.float64}) and not torch.is_autocast_enabled(device)
 
 
 class JoinedStep:

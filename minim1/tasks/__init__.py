@@ -15,9 +15,10 @@ from minim1.tasks.base import (
     held_out,
     parse_completion,
 )
+from minim1.tasks.errands import ERRANDS
 from minim1.tasks.pair import PairDemonstrator, PairTask
 from minim1.tasks.recall import RecallTask
-from minim1.tasks.rewards import format_reward, overlong_penalty, verifier_reward
+from minim1.tasks.rewards import format_reward, overlong_penalty, tool_reward, verifier_reward
 from minim1.tasks.sorting import SortTask
 
 TASKS: dict[str, Task] = {
@@ -29,14 +30,16 @@ SYMBOLS: tuple[str, ...] = tuple(
 
 
 def get_task(name: str) -> Task:
-    """The task of this name; ``reasoning-gym/NAME`` is that package's dataset NAME. Raises
-    `UserError` with the names there are.
+    """The task of this name, an errand (`minim1.tasks.errands`) too; ``reasoning-gym/NAME`` is that package's
+    dataset NAME. Raises `UserError` with the names there are.
 
     >>> get_task("pair").default_difficulty
     4
     """
     if name.startswith(ADAPTED):
         return _adapted(name.removeprefix(ADAPTED))
+    if name in ERRANDS:
+        return ERRANDS[name]
     if name not in TASKS:
         raise UserError(f"There is no task family {name!r}; choose from {', '.join(TASKS)}.")
     return TASKS[name]
@@ -49,5 +52,5 @@ __all__ = [
     "AdditionTask", "Completion", "Demonstration", "PairDemonstrator", "PairTask", "Problem",
     "RecallTask", "SYMBOLS", "SortTask", "TASKS", "Task", "Verdict", "format_completion",
     "format_reward", "get_task", "held_out", "overlong_penalty", "parse_completion",
-    "reasoning_gym_task", "verifier_reward",
+    "reasoning_gym_task", "tool_reward", "verifier_reward",
 ]

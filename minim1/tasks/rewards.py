@@ -42,3 +42,24 @@ def overlong_penalty(length: int, max_length: int, buffer: int) -> float:
     if length <= max_length - buffer:
         return 0.0
     return -1.0 if length >= max_length else (max_length - buffer - length) / buffer
+
+
+def tool_reward(prompts, completions, *, episode: list[dict], **columns) -> list[float | None]:
+    """The reward of whole conversations with tools (the numbers are ours).
+
+    An episode has `finish`, `state` and `goal` (databases), `violations` (a list), `calls` and `bad_calls` (counts).
+    None where the finish is "error"; -0.5 with any violation, else 1.0 where the agent itself ended ("answer") in the
+    goal state, else 0.0; less 0.2 times the share of bad calls.
+
+    >>> done = {"finish": "answer", "state": {}, "goal": {}, "violations": [], "calls": 4, "bad_calls": 1}
+    >>> tool_reward(None, None, episode=[done, {**done, "violations": ["look"]}, {**done, "finish": "error"}])
+    [0.95, -0.55, None]
+    """
+
+    def reward(e: dict) -> float | None:
+        if e["finish"] == "error":
+            return None
+        reached = e["finish"] == "answer" and e["state"] == e["goal"]
+        return (-0.5 if e["violations"] else float(reached)) - 0.2 * e["bad_calls"] / max(e["calls"], 1)
+
+    return [reward(e) for e in episode]

@@ -13,7 +13,7 @@ from minim1.data.packing import step_seed
 from minim1.data.tokenizer import Tokenizer
 from minim1.errors import UserError
 from minim1.evaluate import prompt_ids, task_sampling, thinking_length
-from minim1.generation import Rollout, generate
+from minim1.generation import Rollout, Sampling, generate
 from minim1.model.decoder import Output
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem
@@ -137,14 +137,18 @@ class RLTrainer(Stage):
         problems = self.workers.share(self._problems(step))
         seed = step_seed(self.config.seed, step, f"rollout/{self.workers.rank}")
         sampling = task_sampling(self.tokenizer, seed=seed, **self.sampling)
-        prompts = [prompt_ids(self.tokenizer, problem.prompt) for problem in problems]
         with self.optimizer.autocast():
-            rollout = generate(self.model, prompts, sampling, sampler=self.parts.sampler)
+            rollout = self._rollout(problems, sampling)
         rewards, statistics = self._judge(problems, rollout)
         advantages = self.parts.advantages(rewards.view(len(problems), -1)).flatten()
         experience = self._experience(rollout, advantages.to(self.device))
         metrics = self._learn(step, experience)
         return {**metrics, **self._averages(statistics)}
+
+    def _rollout(self, problems: Sequence[Problem], sampling: Sampling) -> Rollout:
+        """`samples_per_prompt` answers to each problem, neighbouring rows; agents act in several turns here instead."""
+        prompts = [prompt_ids(self.tokenizer, problem.prompt) for problem in problems]
+        return generate(self.model, prompts, sampling, sampler=self.parts.sampler)
 
     def _problems(self, step: int) -> list[Problem]:
         """The prompts of a step, families in turn: a pure function of (seed, step), train split only."""

@@ -79,10 +79,12 @@ MUTANTS = {
         Mutant("not divided", ".sum() / total_tokens", ".sum()"),
         Mutant("divided by both", "/ total_tokens", "/ total_tokens / total_sequences"),
         loss("mean within each sequence",
-             f"ratio = {RATIO}\nweight = {WEIGHT}\neach = (weight * advantages * logprobs).sum(1) / mask.sum(1).clamp(min=1)\n"
+             f"ratio = {RATIO}\nweight = {WEIGHT}\neach = (weight * advantages * logprobs).sum(1) / "
+             f"mask.sum(1).clamp(min=1)\n"
              "return LossOutput(-each.sum() / total_sequences)"),
         loss("mean within each sequence, mean of these",
-             f"ratio = {RATIO}\nweight = {WEIGHT}\neach = (weight * advantages * logprobs).sum(1) / mask.sum(1).clamp(min=1)\n"
+             f"ratio = {RATIO}\nweight = {WEIGHT}\neach = (weight * advantages * logprobs).sum(1) / "
+             f"mask.sum(1).clamp(min=1)\n"
              "return LossOutput(-each.mean())"),
         loss("one ratio per sequence",
              "length = mask.sum(1, keepdim=True).clamp(min=1)\n"
@@ -98,7 +100,8 @@ MUTANTS = {
         loss("nansum", f"ratio = {RATIO}\nweight = {WEIGHT}\n"
              "return LossOutput(-(weight * advantages * logprobs * mask).nansum() / total_tokens)", clean=""),
         loss("padding changed in place",
-             f"for x in (logprobs, old_logprobs, advantages):\n    x.data[~mask] = 0.0\nratio = {RATIO}\nweight = {WEIGHT}\n{RETURN}",
+             f"for x in (logprobs, old_logprobs, advantages):\n    x.data[~mask] = 0.0\nratio = {RATIO}\nweight = "
+             f"{WEIGHT}\n{RETURN}",
              clean=""),
         loss("advantages cleaned, the others not",
              f"advantages = torch.where(mask, advantages, 0.0)\nratio = {RATIO}\nweight = {WEIGHT}\n{RETURN}", clean=""),
@@ -116,14 +119,15 @@ MUTANTS = {
         Mutant("no mask", " * ~(too_high | too_low)", ""),
         Mutant("mask inverted", "~(too_high | too_low)", "(too_high | too_low)"),
         Mutant("sign of A forgotten", source="""
-def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_weight=float("inf"), eps_low=float("inf"),
-                 eps_high=float("inf")):
+def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens,
+                 max_weight=float("inf"), eps_low=float("inf"), eps_high=float("inf")):
     logprobs, old_logprobs, advantages = (torch.where(mask, x, 0.0) for x in (logprobs, old_logprobs, advantages))
     ratio = (logprobs - old_logprobs).exp().detach()
     weight = ratio.clamp(max=max_weight) * ((ratio <= 1 + eps_high) & (ratio >= 1 - eps_low))
     return -(weight * advantages * logprobs).sum() / total_tokens
 """),
-        Mutant("signs exchanged", "(advantages > 0) & (ratio > 1 + eps_high)", "(advantages < 0) & (ratio > 1 + eps_high)"),
+        Mutant("signs exchanged", "(advantages > 0) & (ratio > 1 + eps_high)", "(advantages < 0) & (ratio > 1 + "
+                                                                               "eps_high)"),
         Mutant("upper side only", "(too_high | too_low)", "too_high"),
         Mutant("lower side only", "(too_high | too_low)", "too_low"),
         Mutant("and for or", "(too_high | too_low)", "(too_high & too_low)"),
@@ -142,8 +146,8 @@ def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_
         Mutant("above the cap dropped", "~(too_high | too_low)", "~(too_high | too_low | (ratio > max_weight))"),
         Mutant("weight not detached", ".exp().detach()", ".exp()"),
         Mutant("PPO's value", source="""
-def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_weight=float("inf"), eps_low=float("inf"),
-                 eps_high=float("inf")):
+def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens,
+                 max_weight=float("inf"), eps_low=float("inf"), eps_high=float("inf")):
     logprobs, old_logprobs, advantages = (torch.where(mask, x, 0.0) for x in (logprobs, old_logprobs, advantages))
     ratio = (logprobs - old_logprobs).exp()
     if max_weight < float("inf"):
@@ -152,8 +156,8 @@ def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_
     return -each.sum() / total_tokens
 """),
         Mutant("either cap or mask, not both", source="""
-def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_weight=float("inf"), eps_low=float("inf"),
-                 eps_high=float("inf")):
+def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens,
+                 max_weight=float("inf"), eps_low=float("inf"), eps_high=float("inf")):
     logprobs, old_logprobs, advantages = (torch.where(mask, x, 0.0) for x in (logprobs, old_logprobs, advantages))
     ratio = (logprobs - old_logprobs).exp().detach()
     if max_weight < float("inf"):
@@ -170,15 +174,15 @@ def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_
         Mutant("ratio upside down", "(logprobs - old_logprobs).exp()", "(old_logprobs - logprobs).exp()"),
         Mutant("mask forgotten", "torch.where(mask, x, 0.0)", "x.nan_to_num(0, 0, 0)"),
         Mutant("mask multiplied at the end", source="""
-def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_weight=float("inf"), eps_low=float("inf"),
-                 eps_high=float("inf")):
+def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens,
+                 max_weight=float("inf"), eps_low=float("inf"), eps_high=float("inf")):
     ratio = (logprobs - old_logprobs).exp().detach()
     keep = ~((advantages > 0) & (ratio > 1 + eps_high) | (advantages < 0) & (ratio < 1 - eps_low))
     return -(ratio.clamp(max=max_weight) * keep * mask * advantages * logprobs).sum() / total_tokens
 """),
         Mutant("where around the product: NaN in the gradient", source="""
-def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_weight=float("inf"), eps_low=float("inf"),
-                 eps_high=float("inf")):
+def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens,
+                 max_weight=float("inf"), eps_low=float("inf"), eps_high=float("inf")):
     ratio = (logprobs - old_logprobs).exp().detach()
     keep = ~((advantages > 0) & (ratio > 1 + eps_high) | (advantages < 0) & (ratio < 1 - eps_low))
     each = ratio.clamp(max=max_weight) * keep * advantages * logprobs
@@ -186,7 +190,8 @@ def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_
 """),
         Mutant("a LossOutput", "return -(weight * advantages * logprobs).sum() / total_tokens",
                "return LossOutput(-(weight * advantages * logprobs).sum() / total_tokens)"),
-        Mutant("averaged over what the mask leaves", "/ total_tokens", "/ total_tokens * mask.sum() / (weight != 0).sum()"),
+        Mutant("averaged over what the mask leaves", "/ total_tokens", "/ total_tokens * mask.sum() / (weight != "
+                                                                       "0).sum()"),
     ],
     "12.3": [
         Mutant("flat groups kept", "if min(group[1]) != max(group[1]):", "if True:"),
@@ -222,7 +227,8 @@ def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_
         draw("the whole stream is read", "groups = list(stream)[:limit]\nkept = [g for g in groups if len(set(g[1])) > 1]\n"
              "drawn = groups.index(kept[wanted - 1]) + 1 if len(kept) >= wanted else len(groups)\nreturn kept[:wanted], drawn"),
         draw("a batch of `wanted` groups at a time", "kept, drawn = [], 0\nwhile len(kept) < wanted and drawn < limit:\n"
-             "    groups = [g for _, g in zip(range(min(wanted, limit - drawn)), stream)]\n    if not groups:\n        break\n"
+             "    groups = [g for _, g in zip(range(min(wanted, limit - drawn)), stream)]\n    if not groups:\n  "
+             "      break\n"
              "    drawn += len(groups)\n    kept += [g for g in groups if len(set(g[1])) > 1]\nreturn kept[:wanted], drawn"),
         draw("asked after the next draw", "kept, drawn = [], 0\nfor group in stream:\n"
              "    if len(kept) == wanted or drawn == limit:\n        break\n    drawn += 1\n"
@@ -257,7 +263,8 @@ def unified_loss(logprobs, old_logprobs, advantages, mask, *, total_tokens, max_
         Mutant("one token late", "(free - length) / buffer", "(free - length + 1) / buffer"),
         Mutant("squared", "(free - length) / buffer", "-((length - free) / buffer) ** 2"),
         Mutant("max_length asked first", source="def overlong_penalty(length, max_length, buffer):\n"
-               "    if length >= max_length:\n        return -1.0\n    if length <= max_length - buffer:\n        return 0.0\n"
+               "    if length >= max_length:\n        return -1.0\n    if length <= max_length - buffer:\n       "
+               " return 0.0\n"
                "    return (max_length - buffer - length) / buffer\n"),
         Mutant("divides by a buffer of 0", source="def overlong_penalty(length, max_length, buffer):\n"
                "    return max(-1.0, min(0.0, (max_length - buffer - length) / buffer))\n"),

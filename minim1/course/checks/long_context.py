@@ -1,4 +1,4 @@
-"""Checks of chapter 09. Expected values are counted here by loops; the model of 9.2 is an input, watched while it is called."""
+"""Checks of chapter 09. Expected values are counted here by loops; the model of 9.2 is an input, and watched."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ def flops(probe: Probe, name: str, config: M1Config, context: int, layer: str = 
     found = terms(config, context)
     probe.equal(name, value, 2 * sum(found.values()), layer=layer, mistakes=flops_mistakes(config, context, found))
     probe.require(isinstance(value, int), "property",
-                  f"The number is right, but it is a {type(value).__name__}: count in whole numbers (int), without / or 2.0.")
+                  f"The number is right, but it is a {type(value).__name__}: count in whole numbers, without / or 2.0.")
 
 
 def flops_mistakes(config: M1Config, context: int, found: Mapping[str, int]) -> dict[str, int]:
@@ -111,18 +111,20 @@ def flops_mistakes(config: M1Config, context: int, found: Mapping[str, int]) -> 
             but(states=found["states"] * context),
         "k and v of a softmax layer are counted with all H heads: they have G.":
             but(softmax_matrices=softmax * 4 * c * h * d),
-        "The output matrix of the softmax layers is missing.": but(softmax_matrices=softmax * (c * h * d + 2 * c * g * d)),
+        "The output matrix of the softmax layers is missing.":
+            but(softmax_matrices=softmax * (c * h * d + 2 * c * g * d)),
         "q is counted with G heads: of a softmax layer only k and v have G.":
             but(softmax_matrices=softmax * (c * h * d + 3 * c * g * d)),
-        "Attention is counted for the G key heads: each of the H query heads looks at every token, sharing saves memory "
-        "only.": but(attention=softmax * g * 2 * d * context),
+        "Attention is counted for the G key heads: each of the H query heads looks at every token, sharing saves "
+        "memory only.": but(attention=softmax * g * 2 * d * context),
         "Attention takes two products for each token, one for the score, one for the value; one is counted.":
             but(attention=found["attention"] // 2),
         "Attention is counted in all layers: lightning layers do not look at the context.":
             but(attention=layers * h * 2 * d * context),
         "Attention is counted in the lightning layers (0), and not in the softmax layers (1).":
             but(attention=lightning * h * 2 * d * context),
-        "One softmax layer's attention is counted; each of them looks at the context.": but(attention=h * 2 * d * context),
+        "One softmax layer's attention is counted; each of them looks at the context.":
+            but(attention=h * 2 * d * context),
         "One token too few is looked at: `context` includes the new token already, so nothing is to be taken away.":
             but(attention=softmax * h * 2 * d * (context - 1)),
         "One token too many is looked at: `context` includes the new token already.":
@@ -228,7 +230,8 @@ def one_prefill(probe: Probe, model: Callable, ids: Tensor, piece: int, name: st
         "The logits are those after the first piece: return those of the last call.": first,
         "The logits are probabilities: return them as the model gives them.": right.softmax(-1),
         "The logits are log-probabilities: return them as the model gives them.": right.log_softmax(-1),
-        **({} if before is None else {"The cache that was given is not read: go on with it.": at_once(model, ids)[:, -1]}),
+        **({} if before is None else {
+            "The cache that was given is not read: go on with it.": at_once(model, ids)[:, -1]}),
         **({} if document_ids is None else {
             "Padding is read like text: pass each piece's own columns of document_ids.": at_once(model, ids)[:, -1]}),
     })
@@ -246,35 +249,35 @@ def watch(probe: Probe, watched: Watched, ids: Tensor, piece: int, filled, given
     probe.require(max(sizes) <= piece, "property",
                   f"A call had {max(sizes)} tokens, more than piece = {piece}: memory is bounded by the longest call.")
     probe.require(sizes != wanted[:-1], "property",
-                  f"The last, shorter piece was never read: the calls had {sizes} tokens, input_ids have {ids.shape[1]}.")
+                  f"The last, shorter piece was never read: the calls had {sizes} tokens of {ids.shape[1]}.")
     probe.require(sizes == wanted, "property", f"The calls had {brief(sizes)} tokens, expected {brief(wanted)}.")
     probe.require(torch.equal(torch.cat([call[0] for call in calls], dim=1), ids), "property",
                   "The pieces put together are not input_ids: cut along axis 1, in order, without gap or overlap.")
     caches = [call[1].get("cache") for call in calls]
     probe.require(all(cache is not None for cache in caches), "property",
-                  "A call got no cache: without it the model does not know what it has read. Pass cache=cache each time.")
+                  "A call got no cache: without it the model does not know what it has read. Pass cache=cache.")
     probe.require(all(cache is caches[0] for cache in caches), "property",
                   "The calls got different caches: make one before the loop, and pass the same to each call.")
     if given is not None:
         probe.require(caches[0] is given, "property",
-                      "A cache was given, and the calls got another one: go on with the given one, and make a new one only "
-                      "where it is None.")
+                      "A cache was given, and the calls got another one: go on with the given one, and make a new one "
+                      "only where it is None.")
     probe.require(filled is caches[0], "type", "The second result is not the cache that the calls filled: return it.")
     probe.require(all(call[1].get("last_only") for call in calls), "property",
                   "A call made the logits of every position of its piece: ask for last_only=True each time.")
     probe.require(not any(call[2] for call in calls), "property",
-                  "The model was called while gradients were recorded: the graph keeps every piece's activations. Call it under "
-                  "torch.no_grad().")
+                  "The model was called while gradients were recorded: the graph keeps every piece's activations. Call it "
+                  "under torch.no_grad().")
     probe.require(not any(tensor.is_inference() for layer in filled.layers for tensor in layer.tensors()), "property",
                   "The cache holds inference tensors, to which nobody may write outside of inference mode: use "
                   "torch.no_grad() instead.")
     probe.require(watched.hoarded == 0, "property",
-                  "Logits of earlier pieces are kept while later ones are read: only the last ones are wanted, so let one "
-                  "name hold them.")
+                  "Logits of earlier pieces are kept while later ones are read: only the last ones are wanted, so let "
+                  "one name hold them.")
     if document_ids is not None:
         parts = [call[1].get("document_ids") for call in calls]
         probe.require(all(part is not None for part in parts), "property",
-                      "document_ids were given and a call did not get its piece of them: padding is then read like text.")
+                      "document_ids were given and a call did not get its piece: padding is then read like text.")
         probe.require(torch.equal(torch.cat(list(parts), dim=1), document_ids), "property",
                       "The pieces of document_ids are not those of input_ids: cut both at the same places.")
 
@@ -327,7 +330,8 @@ def scored(probe: Probe, name: str, answer: str, asked: list[str], mistakes: Map
     value = probe.call(answer, handed)
     probe.require(handed == asked, "property", "score_needles changed the list `asked`; work on a copy.")
     kind = type(value).__name__
-    probe.require(isinstance(value, dict), "type", f"score_needles returned {'an' if kind[0] in 'aeiou' else 'a'} {kind}, "
+    probe.require(isinstance(value, dict), "type",
+                  f"score_needles returned {'an' if kind[0] in 'aeiou' else 'a'} {kind}, "
                   f"expected a dict with the keys {', '.join(KEYS)}.")
     odd = sorted(map(str, set(value) ^ set(KEYS)))
     probe.require(not odd, "type", f"The dict's keys should be {', '.join(KEYS)}; it has {sorted(map(str, value))}.")
@@ -374,24 +378,25 @@ CASES = (  # name, answer, asked, layer, key -> sentence -> what the mistake giv
     ("one of four, and one that was not asked", "12, 500", ("12", "47", "99", "63"), "value", {"found": {
         "The share is that of the items: divide by the number of asked needles.": 0.5}, "order": {
         "The order is divided by the number of items: divide by the number of asked needles.": 0.5,
-        "The order is 0 although one needle is there: the longest common subsequence has one entry, of four.": 0.0}, "invented": {
+        "The order is 0 although one needle is there: the longest common subsequence has one entry, of four.": 0.0},
+        "invented": {
         "Needles that are missing were counted: invented are items that equal no needle.": 3}}),
     ("another order", "99, 12, 47", ("12", "47", "99"), "value", {"order": {
-        "The order is compared place by place: an item too many at the front would spoil all of it. Take the longest common "
-        "subsequence.": 0.0,
+        "The order is compared place by place: an item too many at the front would spoil all of it. Take the longest "
+        "common subsequence.": 0.0,
         "The longest common subsequence is divided by the wrong number: divide by the number of asked needles.": 2.0,
         "The order is all or nothing: it is the length of the longest common subsequence, divided.": 0.0,
         "The order is not looked at: it is the longest common subsequence, not the number found.": 1.0}}),
     ("invented ones between", "12, 500, 47, 600, 99", ("12", "47", "99"), "value", {"order": {
         "What stands in between breaks the order: a subsequence may leave entries out.": 1 / 3,
-        "The longest common subsequence is divided by the number of items: divide by the number of asked needles.": 0.6},
+        "The length is divided by the number of items: divide by the number of asked needles.": 0.6},
         "invented": {"Items that equal no needle are not counted.": 0,
                      "Not all inventions are counted: there are two of them.": 1}}),
     ("two of three in order", "99, 12, 47", ("12", "99", "47"), "value", {"order": {
-        "The order counts what stands at its own place only: a subsequence may leave entries out on both sides.": 1 / 3}}),
+        "The order counts what stands at its own place: a subsequence may leave entries out on both sides.": 1 / 3}}),
     ("a longer greedy trap", "d, a, b, c", ("a", "b", "c", "d"), "value", {"order": {
-        "The order is matched greedily from the left: d first leaves nothing after it. The longest common subsequence is "
-        "a, b, c.": 0.25}}),
+        "The order is matched greedily from the left: d first leaves nothing after it. The longest common subsequence "
+        "is a, b, c.": 0.25}}),
     ("the trap turned round", "b, c, d, a", ("a", "b", "c", "d"), "value", {"order": {
         "The order is matched greedily along the asked needles: a first leaves nothing after it. The longest common "
         "subsequence is b, c, d.": 0.25}}),
@@ -403,7 +408,8 @@ CASES = (  # name, answer, asked, layer, key -> sentence -> what the mistake giv
                        "A needle that is repeated counts once: count its items beyond the first.": 1}}),
     ("a needle asked twice", "47, 47, 47, 12", ("47", "12", "47"), "value", {"found": {
         "A needle that was asked twice is credited once: it has two places in the list.": 2 / 3},
-        "duplicates": {"The second copy is a duplicate only if the needle was asked once: here it was asked twice.": 2}}),
+        "duplicates": {
+            "The second copy is a duplicate only if the needle was asked once: here it was asked twice.": 2}}),
     ("a needle asked twice, returned once", "47, 12", ("47", "12", "47"), "value", {"found": {
         "One item is credited for both copies of a needle: it takes two items.": 1.0}}),
     ("upper and lower case", "Ab, cd", ("ab", "cd"), "value", {"found": {

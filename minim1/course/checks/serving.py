@@ -457,8 +457,9 @@ def costed(probe: Probe, name: str, model: dict, machine: dict, context: int, to
     probe.require((model, machine) == before, "property",
                   "cost_model changed one of its dicts: compute in variables of your own.")
     right = cost_of(model, machine, context, tokens, options.get("weights", "int8"), options.get("training", False))
-    probe.require(isinstance(value, dict), "type", f"cost_model returned {type(value).__name__}, expected a dict with "
-                                                   f"the keys {', '.join(right)}.")
+    given = f"the number {value:g}".replace("nan", "NaN") if isinstance(value, (int, float)) else type(value).__name__
+    probe.require(isinstance(value, dict), "type",
+                  f"cost_model returned {given}, expected a dict with the keys {', '.join(right)}.")
     missing = [key for key in right if key not in value]
     probe.require(not missing, "type", f"The result lacks {', '.join(missing)}: it needs the keys {', '.join(right)}.")
     extra = [str(key) for key in value if key not in right]

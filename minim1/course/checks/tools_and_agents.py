@@ -213,10 +213,9 @@ class Spy:
 class Script:
     """A model that says its turns one after the other, and the last one again and again; `seen`: what it was shown."""
 
-    __qualname__ = "Script"
-
     def __init__(self, turns: Sequence[dict], seen: list, max_steps: int) -> None:
         self.turns, self.seen, self.max_steps = turns, seen, max_steps
+        self.__qualname__ = "respond"  # as a function has one
 
     def __repr__(self) -> str:
         return "a function"
@@ -807,6 +806,12 @@ def violations(probe: Probe) -> None:
         given, before = copy.deepcopy(trace), copy.deepcopy(trace)
         found = probe.call(given, customer)
         probe.require(given == before, "property", "violations changed the trace that it was given.")
+        pairs = [entry for entry in found if isinstance(entry, (tuple, list))] if isinstance(found, list) else []
+        probe.require(
+            not any(isinstance(value, float) for pair in pairs for value in pair),
+            "type",
+            "A pair of the list has a float (or NaN); expected a whole index and the name of a rule, such as (3, 'look').",
+        )
         probe.equal(
             f"violations ({name})",
             found,

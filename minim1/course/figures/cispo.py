@@ -21,7 +21,7 @@ TITLES = {"accuracy": "held-out accuracy", "wait": "⟨wait⟩ after a failed tr
 TICKS = (1, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000, 3000)  # of ratios, on a logarithmic axis
 
 
-def push(ratio: float, positive: bool, loss: str, *, cap: float = 5.0, eps_low: float = 0.2, eps_high: float = 0.28) -> float:
+def push(ratio: float, positive: bool, loss: str, *, cap: float = 5.0) -> float:
     """The factor of A times the gradient of log pi that a loss gives to a token with this ratio.
 
     >>> push(1.5, True, "dapo"), push(1.5, False, "dapo"), push(6.0, True, "cispo"), push(6.0, True, "reinforce")
@@ -31,12 +31,12 @@ def push(ratio: float, positive: bool, loss: str, *, cap: float = 5.0, eps_low: 
         return 1.0
     if loss == "cispo":
         return min(ratio, cap)
-    eps_high = eps_high if loss == "dapo" else 0.2
-    return 0.0 if (ratio > 1 + eps_high if positive else ratio < 1 - eps_low) else ratio
+    upper = 1.28 if loss == "dapo" else 1.2
+    return 0.0 if (ratio > upper if positive else ratio < 0.8) else ratio
 
 
 def weights(cap: float = 5.0, largest: float = 7.0):
-    """What a token weighs against its ratio, for each loss; left with a positive advantage, right with a negative one."""
+    """What a token weighs against its ratio, for each loss; left with a positive advantage, right a negative one."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -47,8 +47,8 @@ def weights(cap: float = 5.0, largest: float = 7.0):
         for loss, name in (("reinforce", "REINFORCE"), ("ppo", "PPO, GRPO"), ("dapo", "DAPO"), ("cispo", "CISPO")):
             colour, dash, _ = LOOKS[loss]
             fig.add_trace(go.Scatter(
-                x=[round(r, 4) for r in ratios], y=[round(push(r, positive, loss, cap=cap), 4) for r in ratios], name=name,
-                mode="lines", line=dict(color=colour, dash=dash, width=3.5 if loss == "cispo" else 2.5),
+                x=[round(r, 4) for r in ratios], y=[round(push(r, positive, loss, cap=cap), 4) for r in ratios],
+                name=name, mode="lines", line=dict(color=colour, dash=dash, width=3.5 if loss == "cispo" else 2.5),
                 legendgroup=loss, showlegend=positive, hovertemplate=name + ", ratio %{x}: %{y}<extra></extra>",
             ), row=1, col=column)
     fig.update_xaxes(title="ratio: new probability over old", range=[0, largest])
@@ -101,8 +101,8 @@ def bias(rows: Sequence[tuple[float, float, float]], marks: Mapping[str, tuple[f
     for column in (1, 2):
         colour, dash, symbol = LOOKS["cispo"]
         fig.add_trace(go.Scatter(
-            x=caps, y=[round(row[column], 4) for row in rows], name="CISPO", mode="lines+markers", showlegend=column == 1,
-            legendgroup="cispo", line=dict(color=colour, dash=dash), marker=dict(symbol=symbol),
+            x=caps, y=[round(row[column], 4) for row in rows], name="CISPO", mode="lines+markers",
+            showlegend=column == 1, legendgroup="cispo", line=dict(color=colour, dash=dash), marker=dict(symbol=symbol),
             hovertemplate="cap %{x}: %{y}<extra></extra>"), row=1, col=column)
         for name, values in marks.items():
             colour, dash, _ = LOOKS["dapo" if "DAPO" in name else "reinforce"]
@@ -134,17 +134,18 @@ def runs(stored: Mapping, arms: Sequence[str], fields: Sequence[str] = ("accurac
             low, middle, high = ([round(values[k], 4) for values in at.values()] for k in range(3))
             x = list(at)
             fig.add_trace(go.Scatter(
-                x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor=_pale(colour), line=dict(width=0), mode="lines",
-                showlegend=False, legendgroup=arm, hoverinfo="skip"), row=1, col=column)
+                x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor=_pale(colour), line=dict(width=0),
+                mode="lines", showlegend=False, legendgroup=arm, hoverinfo="skip"), row=1, col=column)
             fig.add_trace(go.Scatter(
-                x=x, y=middle, name=arm.replace("cispo", "CISPO").replace("dapo", "DAPO").replace("grpo", "GRPO").replace(
-                    "ppo", "PPO"), mode="lines+markers", line=dict(color=colour, dash=dash), marker=dict(symbol=symbol),
-                legendgroup=arm, showlegend=column == 1, hovertemplate="rollout %{x}: %{y}<extra></extra>"), row=1, col=column)
+                x=x, y=middle, name=_name(arm), mode="lines+markers", line=dict(color=colour, dash=dash),
+                marker=dict(symbol=symbol), legendgroup=arm, showlegend=column == 1,
+                hovertemplate="rollout %{x}: %{y}<extra></extra>"), row=1, col=column)
         if live:
             shown = [(r["rollout"], round(r[field], 4)) for r in live if field in r]
             fig.add_trace(go.Scatter(
                 x=[x for x, _ in shown], y=[y for _, y in shown], name="here", mode="markers", showlegend=column == 1,
-                marker=dict(symbol="star", size=14, color=COLOURS["highlight"], line=dict(color=COLOURS["text"], width=1.5)),
+                marker=dict(symbol="star", size=14, color=COLOURS["highlight"],
+                            line=dict(color=COLOURS["text"], width=1.5)),
                 hovertemplate="here, rollout %{x}: %{y}<extra></extra>"), row=1, col=column)
         fig.update_xaxes(title="rollout batches", row=1, col=column)
         axis = dict(type="log", tickvals=TICKS, ticktext=[f"{x:,}" for x in TICKS]) if field == "ratio_max" else dict(
@@ -158,7 +159,7 @@ def spread(seeds, field: str) -> dict[int, tuple[float, float, float]]:
     values: dict[int, list[float]] = {}
     for records in seeds:
         for record in records:
-            if record.get(field, 0) > 0 or field in record and field != "ratio_max":  # a ratio of 0: nothing was trained
+            if record.get(field, 0) > 0 or field in record and field != "ratio_max":  # 0: nothing was trained
                 values.setdefault(record["rollout"], []).append(record[field])
     return {at: (min(v), statistics.median(v), max(v)) for at, v in sorted(values.items())}
 
@@ -204,6 +205,12 @@ def report_runs(curves: Mapping[str, Mapping[int, float]], level: float | None =
     fig.update_xaxes(title="training steps")
     fig.update_yaxes(title="AIME 2024, %", rangemode="tozero")
     return fig.update_layout(height=400, legend=dict(orientation="h", y=1.14, x=0))
+
+
+def _name(arm: str) -> str:
+    """ "CISPO, large step" for "cispo, large step"."""
+    loss, *rest = arm.split(", ")
+    return ", ".join([loss.upper(), *rest])
 
 
 def _pale(colour: str) -> str:

@@ -9,27 +9,29 @@ from torch import Tensor
 from minim1.course.look import COLOURS, style
 
 ABOVE = dict(orientation="h", y=1.06, yanchor="bottom", x=0)
-BANDS = {"σ(−1)": -1, "σ(0)": 0, "σ(1)": 1}
+BANDS = {"1/4": 1 / 4, "1/3": 1 / 3, "1/(2 + 1/e)": 1 / (2 + math.exp(-1))}  # of four, of three, of two and one behind
 
 
 def agreement(panels: Mapping[str, tuple[Tensor, Tensor]], most: int = 1500):
-    """Each token's probability in training against that in the rollout; dotted: σ(−1), σ(0), σ(1).
+    """Each token's probability in training against that in the rollout; dotted: BANDS.
 
     panels: title -> probabilities in training and in the rollout, each (N,); at most `most` of them are drawn.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    fig = make_subplots(rows=1, cols=len(panels), subplot_titles=list(panels), shared_yaxes=True, horizontal_spacing=0.03)
+    fig = make_subplots(
+        rows=1, cols=len(panels), subplot_titles=list(panels), shared_yaxes=True, horizontal_spacing=0.03)
     for column, (training, rollout) in enumerate(panels.values(), start=1):
         fig.add_trace(go.Scattergl(
             x=[round(p, 4) for p in rollout[:most].tolist()], y=[round(p, 4) for p in training[:most].tolist()],
             mode="markers", showlegend=False, hovertemplate="rollout %{x:.3f}, training %{y:.3f}<extra></extra>",
             marker=dict(size=4, color=COLOURS["lightning"], opacity=0.5),
         ), row=1, col=column)
-        for name, step in BANDS.items():
-            fig.add_hline(y=1 / (1 + math.exp(-step)), line=dict(color=COLOURS["grey"], dash="dot", width=1.2), row=1, col=column,
-                          annotation_text=name if column == len(panels) else None, annotation_position="bottom right")
+        for name, place in BANDS.items():
+            fig.add_hline(
+                y=place, line=dict(color=COLOURS["grey"], dash="dot", width=1.2), row=1, col=column,
+                annotation_text=name if column == len(panels) else None, annotation_position="top right")
         fig.update_xaxes(title="in the rollout", range=[-0.02, 1.02], tickvals=[0, 0.5, 1], row=1, col=column)
     fig.update_yaxes(range=[-0.02, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1])
     fig.update_yaxes(title="probability in training", row=1, col=1)
@@ -66,7 +68,7 @@ def bf16_step(magnitude: float) -> float:
 
 
 def heads(rows: Mapping[str, Sequence[Mapping]]):
-    """1 − Pearson against the size of the common mode, logarithmic: one thin line for each seed, one style for each arm."""
+    """1 − Pearson against the size of the common mode, logarithmic: a line for each seed, a style for each arm."""
     import plotly.graph_objects as go
 
     fig, looks = go.Figure(), {"bf16, bf16 head": "clipped", "bf16, fp32 head": "lightning", "fp32": "grey"}
@@ -74,7 +76,8 @@ def heads(rows: Mapping[str, Sequence[Mapping]]):
         for number, entries in enumerate(rows.values()):
             mine = [r for r in entries if r["arm"] == arm]
             fig.add_scatter(
-                x=[str(r["size"]) for r in mine], y=[float(f"{max(1 - r['pearson'], 1e-14):.3g}") for r in mine], name=arm,
+                x=[str(r["size"]) for r in mine], name=arm,
+                y=[float(f"{max(1 - r['pearson'], 1e-14):.3g}") for r in mine],
                 legendgroup=arm, showlegend=number == 0, mode="lines+markers", opacity=0.8, **style(meaning),
                 hovertemplate="common mode %{x}: %{y:.1e}<extra></extra>",
             )
@@ -94,9 +97,10 @@ def stages(runs: Mapping[str, Sequence[Mapping]]):
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=["tokens", "perplexity of cut-off answers"])
-    left = (("window", "window", "text"), ("99th percentile", "p99", "grey"), ("wrong answers", "length_wrong", "clipped"),
-            ("right answers", "length_right", "reward"))
+    titles = ["tokens", "perplexity of cut-off answers"]
+    fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=titles)
+    left = (("window", "window", "text"), ("99th percentile", "p99", "grey"),
+            ("wrong answers", "length_wrong", "clipped"), ("right answers", "length_right", "reward"))
     right = (("first quarter", "head_perplexity", "lightning"), ("last quarter", "tail_perplexity", "softmax"))
     for column, lines in ((1, left), (2, right)):
         for name, key, meaning in lines:
@@ -112,7 +116,8 @@ def judged(runs: Mapping[str, Mapping[str, Sequence[Mapping]]]):
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=["mean length, tokens", "verified success"])
+    titles = ["mean length, tokens", "verified success"]
+    fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=titles)
     for arm, meaning in (("fair", "lightning"), ("biased", "softmax"), ("watched", "expert")):
         for column, key in ((1, "length"), (2, "success")):
             for line in _lines(runs[arm], key, arm, meaning, legend=column == 1):
@@ -136,10 +141,12 @@ def _lines(runs: Mapping[str, Sequence[Mapping]], key: str, name: str, meaning: 
 
     look = style(meaning)
     for records in runs.values():
-        yield go.Scatter(x=[r["rollout"] for r in records], y=[round(r[key], 4) for r in records], mode="lines", opacity=0.35,
-                         line={**look["line"], "width": 1.2}, showlegend=False, legendgroup=name, hoverinfo="skip")
+        yield go.Scatter(
+            x=[r["rollout"] for r in records], y=[round(r[key], 4) for r in records], mode="lines", opacity=0.35,
+            line={**look["line"], "width": 1.2}, showlegend=False, legendgroup=name, hoverinfo="skip")
     together = list(zip(*runs.values()))
     yield go.Scatter(
-        x=[entry[0]["rollout"] for entry in together], y=[round(sum(r[key] for r in entry) / len(entry), 4) for entry in together],
+        x=[entry[0]["rollout"] for entry in together],
+        y=[round(sum(r[key] for r in entry) / len(entry), 4) for entry in together],
         mode="lines", line={**look["line"], "width": 3.5}, name=name, legendgroup=name, showlegend=legend,
         hovertemplate=f"{name}: %{{y:.3g}}<extra></extra>")
