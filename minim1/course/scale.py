@@ -9,6 +9,7 @@ from minim1.config import preset as named_preset
 from minim1.errors import UserError
 
 T = TypeVar("T")
+TRAINING_SECONDS = 1200  # a whole run, in chapter 16 alone
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Scale:
     device: str
     cell_seconds: int
     notebook_seconds: int
+
+    def seconds_of(self, tags) -> int:
+        """What a cell with these tags may take: one that is tagged `training` says so above it, and can be resumed."""
+        return TRAINING_SECONDS if "training" in tags else self.cell_seconds
 
     def pick(self, *, smoke: T, cpu: T, gpu: T) -> T:
         """The value for this scale.

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import minim1
-from minim1.course import capstone, faults
+from minim1.course import capstone
 from minim1.errors import UserError
+from minim1.report import faults
 from minim1.report.experiments import stored
 from minim1.train.checkpoint import SHIPPED, RunFolder, read_json
 

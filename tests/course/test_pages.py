@@ -29,7 +29,6 @@ def test_head_and_readme_say_what_a_chapter_takes(path):
     exercises = of_chapter(path.stem[:2])
     head = notebook["cells"][0]["source"]
     assert f"Reading takes about {reading} minutes" in head
-    assert running <= 5 and TIMING[path.stem]["slowest_cell"] <= 60
     assert ("about a minute on two cores" in head) == (running == 1)
     row = next(line for line in README.splitlines() if f"chapters/{path.name})" in line)
     title = head.splitlines()[0].split("·")[1].strip()

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from minim1.course import faults
+from minim1.report import faults
 from minim1.course.checking import Exercise, Probe
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts

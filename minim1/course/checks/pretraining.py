@@ -256,6 +256,8 @@ def pack(probe: Probe) -> None:
     compare_batch(probe, draw_documents(probe, length + 2, 17), length + 2, pad_id, "17 documents", "property")
     ones = [([probe.size(10, 99)], [1]) for _ in range(length + 2)]
     compare_batch(probe, ones, length, -7, "documents of 1 token", "edge case")
+    twice = 2 * [([pad_id, 7, pad_id], [1, 1, 1])]  # pad_id is a token like any other, and no row is full
+    compare_batch(probe, twice, length, pad_id, "the same document twice", "edge case")
     compare_batch(probe, [], length, pad_id, "no documents", "edge case")
     happened = refused(probe, [*three[1:], (list(range(length + 1)), [1] * (length + 1))], length)
     probe.require(happened == "UserError", "edge case", f"A document of {length + 1} tokens for rows of {length} "

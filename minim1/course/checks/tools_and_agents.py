@@ -180,6 +180,19 @@ def parse_calls(probe: Probe) -> None:
         case(name, f"{OPEN}{a}{json.dumps(line)}\n{b}{CLOSE}", "edge case")
     nothing = "an empty dict of arguments is one too: a tool may need none."
     case("no arguments needed", f'{OPEN}{{"name": "now", "arguments": {{}}}}\n{CLOSE}', "edge case", empty=nothing)
+    capitals = json.dumps({"name": "Find", "arguments": {"Key": "A"}})
+    unnamed = json.dumps({"name": "", "arguments": {}})
+    case("capitals", f"{OPEN}{capitals}\n{CLOSE}", "edge case")
+    case("an empty name", f"{OPEN}{a}{unnamed}\n{CLOSE}", "edge case")
+    case("spaces around a line", f"{OPEN}  {a.strip()}  \n\t{b}{CLOSE}", "edge case")
+    case("words before a call", f"{OPEN}{a}call: {b}{CLOSE}", "edge case")
+    case("words after a call", f"{OPEN}{a}{b.strip()} please\n{CLOSE}", "edge case")
+    case("two calls on a line", f"{OPEN}{a}{b.strip()} {c}{CLOSE}", "edge case")
+    case("a list of calls on a line", f"{OPEN}{a}[{b.strip()}]\n{CLOSE}", "edge case")
+    case("Python instead of JSON", f"{OPEN}{a}{{'name': 'x', 'arguments': {{}}}}\n{CLOSE}", "edge case")
+    case("a carriage return", f"{OPEN}{a}{b.strip()}\r{c}{CLOSE}", "edge case")
+    case("an open last line", f"{OPEN}{a}{b.strip()}", "edge case")
+    case("an end before the block", f"{CLOSE} {OPEN}{a}{b}{CLOSE}{c}", "edge case")
     case("an empty block", f"{OPEN}{CLOSE}", "edge case")
     case(
         "without line breaks",
@@ -746,9 +759,7 @@ VIOLATED_WRONG = {  # sentence -> options of `broken_rules`
         shipped_cancel=True
     ),
     "A basic booking may be cancelled; only changing it is forbidden.": dict(basic_cancel=True),
-    "A yes from earlier is taken: the customer's last words before the write must be the yes.": dict(
-        yes_anywhere=True
-    ),
+    "A yes from earlier is taken: the customer's last words before the write must be the yes.": dict(yes_anywhere=True),
     "The customer's words must begin with yes; more may follow it.": dict(yes_exact=True),
     "A yes in capitals counts too.": dict(yes_case=True),
     "White space before the yes does not count.": dict(yes_strip=False),
@@ -964,6 +975,22 @@ def violations(probe: Probe) -> None:
     case("a write at the beginning", [tool("cancel", order)], "edge case")
     case("no events", [], "edge case")
     case("words alone", [hello, agent("No."), yes], "edge case")
+
+    def agreed(answer: str, question: str = f"Shall I do it with {order}?", **fields: Any) -> list[dict]:
+        return [hello, tool("find", order, **fields), agent(question), says(answer), tool("cancel", order, **fields)]
+
+    case("an owner in capitals", agreed("yes", owner=customer.title()), "edge case")
+    case("an owner with a longer name", agreed("yes", owner=customer + "a"), "edge case")
+    case("an owner with a shorter name", agreed("yes", owner=customer[:-1]), "edge case")
+    case("more letters after yes", agreed("yesssir"), "edge case")
+    for answer in ("y", "yeah", "no\nyes", f"ok, {order}"):
+        case(f"the answer {answer!r}", agreed(answer), "edge case")
+    case("no question mark", agreed("yes", f"I will do it with {order}."), "edge case")
+    case("the number in small letters", agreed("yes", f"Shall I do it with {order.lower()}?"), "edge case")
+    case("the number in the yes alone", agreed(f"yes, {order}", "Shall I do it?"), "edge case")
+    case("a yes before anything else", [yes, tool("find", order), tool("cancel", order)], "edge case")
+    shipped = [hello, tool("find", booking), ask(booking), yes, tool("cancel", booking, status="shipped")]
+    case("a booking that is shipped", shipped, "edge case")
     people, words = (customer, stranger), (yes, says("no"), ask(order), ask(booking), agent("Hm."))
 
     def drawn() -> dict:

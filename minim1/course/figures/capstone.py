@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from minim1.course.faults import FAULTS, PROPERTIES
+from minim1.report.faults import FAULTS, PROPERTIES
 from minim1.course.look import COLOURS, shades
 
 

@@ -29,9 +29,8 @@ def agreement(panels: Mapping[str, tuple[Tensor, Tensor]], most: int = 1500):
             marker=dict(size=4, color=COLOURS["lightning"], opacity=0.5),
         ), row=1, col=column)
         for name, place in BANDS.items():
-            fig.add_hline(
-                y=place, line=dict(color=COLOURS["grey"], dash="dot", width=1.2), row=1, col=column,
-                annotation_text=name if column == len(panels) else None, annotation_position="top right")
+            said = dict(annotation_text=name, annotation_position="top right") if column == len(panels) else {}
+            fig.add_hline(y=place, line=dict(color=COLOURS["grey"], dash="dot", width=1.2), row=1, col=column, **said)
         fig.update_xaxes(title="in the rollout", range=[-0.02, 1.02], tickvals=[0, 0.5, 1], row=1, col=column)
     fig.update_yaxes(range=[-0.02, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1])
     fig.update_yaxes(title="probability in training", row=1, col=1)
@@ -39,13 +38,11 @@ def agreement(panels: Mapping[str, tuple[Tensor, Tensor]], most: int = 1500):
 
 
 def grid(magnitude: float = 180.0):
-    """A choice between two tokens whose logits lie near `magnitude`: its probability, exact and with bf16 logits."""
+    """A choice between two tokens, one with the logit `magnitude`: its probability, exact and with bf16 logits."""
     import plotly.graph_objects as go
 
     gaps = torch.linspace(-4, 4, 321, dtype=torch.float64)
-    first, second = magnitude + gaps / 2, magnitude - gaps / 2
-    exact = torch.sigmoid(gaps)
-    rounded = torch.sigmoid((first.bfloat16().double() - second.bfloat16().double()))
+    exact, rounded = torch.sigmoid(gaps), torch.sigmoid((magnitude + gaps).bfloat16().double() - magnitude)
     step = bf16_step(magnitude)
     fig = go.Figure()
     for name, values, meaning in (("fp32", exact, "grey"), ("bf16", rounded, "clipped")):
@@ -81,9 +78,10 @@ def heads(rows: Mapping[str, Sequence[Mapping]]):
                 legendgroup=arm, showlegend=number == 0, mode="lines+markers", opacity=0.8, **style(meaning),
                 hovertemplate="common mode %{x}: %{y:.1e}<extra></extra>",
             )
-    for name, value in (("report, before", 0.987319), ("report, after", 0.997135)):
-        fig.add_hline(y=1 - value, line=dict(color=COLOURS["text"], dash="dot", width=1.5), annotation_text=name,
-                      annotation_position="top left")
+    for name, value, side in (("report, before", 0.987319, "bottom"), ("report, after", 0.997135, "top")):
+        fig.add_hline(y=1 - value, line=dict(color=COLOURS["text"], dash="dot", width=1.5))
+        fig.add_annotation(text=name, x=0.01, xref="paper", xanchor="left", y=math.log10(1 - value), yanchor=side,
+                           showarrow=False)
     fig.update_xaxes(title="common mode: about the size of every logit", type="category")
     fig.update_yaxes(title="1 − Pearson", type="log", exponentformat="power", dtick=2)
     return fig.update_layout(legend=ABOVE, margin_t=60)

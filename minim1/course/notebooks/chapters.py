@@ -31,19 +31,22 @@ def execute(path: Path, scale: str = "cpu", say: Callable[[str], None] = lambda 
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError:
         raise UserError("nbclient is not installed; `python -m pip install -e .[test]` brings it") from None
-    notebook, limit = normalise(read(path)), 2 * SCALES[scale].cell_seconds
+    notebook = normalise(read(path))
+    limit = lambda cell: 2 * SCALES[scale].seconds_of(cell["metadata"].get("tags", ()))  # noqa: E731
     begun, current, cells = time.perf_counter(), {}, {}
 
     def start(cell, cell_index) -> None:
-        current.update(cell=cell["id"], number=cell_index + 1, begun=time.perf_counter())
+        current.update(cell=cell["id"], number=cell_index + 1, begun=time.perf_counter(), limit=limit(cell))
 
     def stop(cell, cell_index, **_) -> None:
         cells[cell["id"]] = time.perf_counter() - current["begun"]
 
     with tempfile.TemporaryDirectory() as folder:
         place = stage(Path(folder))
+        if (trained := root() / "runs" / "capstone").is_dir():  # it takes a quarter of an hour: its chapter resumes it
+            shutil.copytree(trained, Path(folder) / "runs" / "capstone")
         client = NotebookClient(
-            notebook, timeout=limit, kernel_name="python3", resources={"metadata": {"path": str(place)}},
+            notebook, timeout_func=limit, kernel_name="python3", resources={"metadata": {"path": str(place)}},
             on_cell_execute=start, on_cell_executed=stop,
         )
         try:
@@ -52,7 +55,7 @@ def execute(path: Path, scale: str = "cpu", say: Callable[[str], None] = lambda 
             where = f"{Path(path).name}, cell {current['number']} ({current['cell']})"
             if isinstance(error, CellExecutionError):
                 raise UserError(f"{where} raises {error.ename}: {error.evalue}".splitlines()[0]) from error
-            raise UserError(f"{where} did not end within {limit} s, or ended the kernel") from error
+            raise UserError(f"{where} did not end within {current['limit']} s, or ended the kernel") from error
     seconds = time.perf_counter() - begun
     slowest = Counter(cells).most_common(3)
     say(f"{Path(path).name}: {seconds:.0f} s; slowest: " + ", ".join(f"{id} {took:.1f} s" for id, took in slowest))

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from minim1.config import M1Config
-from minim1.course.faults import FAULTS
 from minim1.data.corpus import encode_corpus, load_corpus
 from minim1.data.packing import Batch
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
 from minim1.report.experiments import RESULTS, provenance, write
+from minim1.report.faults import FAULTS
 from minim1.train.batches import Batches, Mixture
 from minim1.train.checkpoint import load
 

@@ -167,7 +167,7 @@ def train(
     records = []
     for step in range(rollouts):
         metrics = trainer.advance(step)
-        records.append({"rollout": step + 1, "success": metrics["reward"], **{name: metrics[name] for name in kept}})
+        records.append({"rollout": step + 1, "success": metrics["reward"], **{name: metrics.get(name) for name in kept}})
         if on_rollout is not None:
             on_rollout(records[-1])
     return records

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from minim1.course import faults
+from minim1.report import faults
 from minim1.errors import UserError
 from minim1.parts import Parts
 
