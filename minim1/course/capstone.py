@@ -112,7 +112,7 @@ def who_wrote_what(folder: str | Path) -> dict[str, str]:
 # ---------------------------------------------------------------- milestones
 
 
-def milestones(run: str | Path, parts: Parts = Parts(), *, rollouts: int = 4, seeds=range(3), problems: int = 256,
+def milestones(run: str | Path, parts: Parts = Parts(), *, rollouts: int = 3, seeds=range(3), problems: int = 192,
                windows: int = 64, prompts: int = 32) -> list[Milestone]:
     """What a run's models can do, by properties and by learning; the last one trains `rollouts` batches for each seed.
 
@@ -211,6 +211,7 @@ def beside_ours(run: str | Path) -> list[tuple[str, float, tuple[float, float], 
     for name, pick in figures.items():
         low, high = min(map(pick, ours)), max(map(pick, ours))
         low, high = low - (high - low), high + (high - low)
+        high = min(high, 1.0) if "accuracy" in name else high
         rows.append((name, pick(mine), (low, high), low <= pick(mine) <= high))
     return rows
 

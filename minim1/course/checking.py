@@ -195,7 +195,8 @@ class Probe:
         if bad.any():
             first = tuple(bad.nonzero()[0].tolist())
             raise _Stop("finite", f"{int(bad.sum())} of {bad.numel()} entries of the {name} are NaN or infinite, the first "
-                                  f"at index {first}: look for a division by zero or the exponential of a positive number.")
+                                  f"at index {first}: look for a division by zero, the exponential of a "
+                                  "positive number or the root of a negative one.")
         return value
 
     def close(self, name: str, value: Any, expected: Tensor, *, mistakes: Mapping[str, Any] | None = None,

@@ -41,8 +41,8 @@ def template():
     line, ink = COLOURS["grey"], COLOURS["text"]
     axis = dict(automargin=True, showgrid=True, gridcolor="#E4E4E4", zeroline=False, showline=True, linecolor=line,
                 ticks="outside", tickcolor=line, title=dict(standoff=8, font=dict(size=14)))
-    title = dict(font=dict(size=16), x=0, xref="paper", xanchor="left", y=1, yanchor="top", pad=dict(t=10, b=10),
-                 automargin=True)
+    # No automargin for titles: in static pictures it moves the curves, but not the ticks, by a line's height.
+    title = dict(font=dict(size=16), x=0, xref="paper", xanchor="left", y=1, yanchor="top", pad=dict(t=10, b=10))
     blues = [[0, "#FFFFFF"], [0.5, "#6FA8D6"], [1, "#00335A"]]  # one hue, ever darker: the same order in grey
     diverging = [[0, COLOURS["softmax"]], [0.5, "#FFFFFF"], [1, COLOURS["lightning"]]]
     return go.layout.Template(
@@ -61,7 +61,9 @@ def template():
 
 
 def dress(fig):
-    """Give a plotly figure the course's look; returns it."""
+    """Give a plotly figure the course's look, and room for its title if it has one; returns it."""
+    if fig.layout.title.text and fig.layout.margin.t is None:
+        fig.update_layout(margin_t=64)
     return fig.update_layout(template=template(), height=fig.layout.height or HEIGHT)
 
 

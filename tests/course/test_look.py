@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from minim1.course.look import COLOURS, PLOTLY, bundle, shades, show, style, template
+from minim1.course.look import COLOURS, PLOTLY, bundle, dress, shades, show, style, template
 from minim1.errors import UserError
 
 go = pytest.importorskip("plotly.graph_objects")
@@ -95,3 +95,13 @@ def test_show_displays_the_figure_with_its_alt_text_and_nothing_remote(monkeypat
 def test_an_empty_alt_text_is_refused(alt):
     with pytest.raises(UserError, match="alt text of a figure is empty"):
         show(go.Figure(), alt)
+
+
+def test_a_title_gets_room_and_moves_no_curve():
+    """plotly's automargin of titles draws curves against the wrong ticks in static pictures."""
+    import plotly.graph_objects as go
+
+    titled = dress(go.Figure(layout=dict(title="what it shows")))
+    assert titled.layout.margin.t == 64 and dress(go.Figure()).layout.margin.t is None
+    assert not template().layout.title.automargin
+    assert dress(go.Figure(layout=dict(title="two<br>lines", margin=dict(t=100)))).layout.margin.t == 100

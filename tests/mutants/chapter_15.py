@@ -102,6 +102,7 @@ MUTANTS = {
              "spent + 1 if spent >= 0 or token == think_id else -1"),
         loop("replaced stop ends", replace="stopped = token == stop_id; token = end_think_id if forced else token",
              end="if stopped:"),
+        loop("stop asked before forcing", when="spent >= budget and spent >= 0 and token not in (end_think_id, stop_id)"),
         loop("stop only after thinking", end="if token == stop_id and spent < 0:"),
         loop("stop left out", replace="token = end_think_id if forced else token\n        if token == stop_id: break"),
         loop("never stops", end="if False:"),

@@ -88,11 +88,11 @@ def decode_gap_reference(model: MiniM1, input_ids: Tensor) -> float:
 
 
 class Shifted(torch.nn.Module):
-    """A model whose decoding adds `by` to one logit of one token, of the largest size at once `size`."""
+    """A model that adds `by` to one logit of one token, when it reads on a cache or (`cached` False) at once."""
 
-    def __init__(self, model: MiniM1, by: float, row: int, at: int) -> None:
+    def __init__(self, model: MiniM1, by: float, row: int, at: int, *, cached: bool = True) -> None:
         super().__init__()
-        self.inner, self.by, self.row, self.at = model, by, row, at
+        self.inner, self.by, self.row, self.at, self.cached = model, by, row, at, cached
 
     def new_cache(self):
         return self.inner.new_cache()
@@ -100,7 +100,7 @@ class Shifted(torch.nn.Module):
     def forward(self, input_ids, *, cache=None, **options):
         start = 0 if cache is None else cache.length
         out = self.inner(input_ids, cache=cache, **options)
-        if cache is None or not start <= self.at < start + input_ids.shape[1]:
+        if (cache is not None) != self.cached or not start <= self.at < start + input_ids.shape[1]:
             return out
         logits = out.logits.clone()
         logits[self.row, self.at - start, 5] += self.by
@@ -122,6 +122,9 @@ def decode_gap(probe: Probe) -> None:
         sick = Shifted(model, by, row, at)
         where = f"one logit off by {by:g} at token {at} of row {row}"
         close(probe, where, probe.call(sick, ids), decode_gap_reference(sick, ids), _decode_mistakes(sick, ids))
+    for by, cached, way in ((math.inf, True, "on the cache"), (math.nan, False, "at once"), (-math.inf, False, "at once")):
+        sick = Shifted(model, by, rows - 1, 3, cached=cached)
+        close(probe, f"one logit {by:g} {way}", probe.call(sick, ids), math.inf)
     again = model_of(probe.seed + 1, fault("lightning", 1))
     close(probe, "another model", probe.call(again, ids), decode_gap_reference(again, ids), {
         STALE: lambda: decode_gap_reference(Shifted(model, math.nan, 0, 2), ids)})
@@ -173,7 +176,8 @@ def document_gap_reference(model: MiniM1, input_ids: Tensor, lengths: list[int])
 
 
 def document_gap(probe: Probe) -> None:
-    lengths = [probe.size(3, 5), 1, probe.size(6, 9), probe.size(2, 4)]
+    last = probe.size(4, 6)
+    lengths = [probe.size(2, 3), 1, last, last]
     rows = probe.size(2, 3)
     ids, model = ids_of(probe, rows, sum(lengths)), model_of(probe.seed)
     probe.equal("a right model: rounding only", _rounds(probe, probe.call(model, ids, lengths)), True, mistakes={
@@ -188,6 +192,9 @@ def document_gap(probe: Probe) -> None:
         sick = Packed(model, by, rows - 1, sum(lengths[:document + 1]) - 1)
         close(probe, f"one logit off by {by:g} in document {document}", probe.call(sick, ids, lengths),
               document_gap_reference(sick, ids, lengths), _document_mistakes(sick, ids, lengths))
+    for by, packed, way in ((math.inf, True, "packed"), (math.nan, False, "alone"), (-math.inf, False, "alone")):
+        sick = Packed(model, by, rows - 1, 0, packed=packed)
+        close(probe, f"one logit {by:g} {way}", probe.call(sick, ids, lengths), math.inf)
     sick = model_of(probe.seed + 3, fault("lightning"))
     close(probe, "another model", probe.call(sick, ids, lengths), document_gap_reference(sick, ids, lengths),
           {STALE: lambda: document_gap_reference(Packed(model, math.nan, rows - 1, sum(lengths[:3]) - 1), ids, lengths)})
@@ -201,18 +208,19 @@ def document_gap(probe: Probe) -> None:
 
 
 class Packed(torch.nn.Module):
-    """A model that adds `by` to one logit whenever it is given document_ids."""
+    """A model that adds `by` to one logit when it is given several documents or (`packed` False) one alone."""
 
-    def __init__(self, model: MiniM1, by: float, row: int, at: int) -> None:
+    def __init__(self, model: MiniM1, by: float, row: int, at: int, *, packed: bool = True) -> None:
         super().__init__()
-        self.inner, self.by, self.row, self.at = model, by, row, at
+        self.inner, self.by, self.row, self.at, self.packed = model, by, row, at, packed
 
     def new_cache(self):
         return self.inner.new_cache()
 
     def forward(self, input_ids, *, document_ids=None, **options):
         out = self.inner(input_ids, document_ids=document_ids, **options)
-        if document_ids is None or (document_ids == document_ids[:, :1]).all():
+        several = document_ids is not None and bool((document_ids != document_ids[:, :1]).any())
+        if several != self.packed:
             return out
         logits = out.logits.clone()
         logits[self.row, self.at, 5] += self.by
@@ -266,11 +274,13 @@ def split_gap_reference(lm_loss: Callable, logits: Tensor, input_ids: Tensor, ma
 
 
 def _noisy(kind: str) -> Callable:
-    """Losses with a fault that only a split shows."""
+    """Losses with a fault that only a split shows; the whole batch has five rows."""
     def loss(logits, input_ids, mask, *, total_tokens):
         out = next_token_loss(logits, input_ids, mask, total_tokens=total_tokens)
-        scale = {"rows": 1 / len(logits), "shrinks": len(logits) / 5, "one row counts double": 1.0 + (len(logits) == 1),
-                 "nothing": torch.tensor(math.nan)}[kind]
+        whole, alone = len(logits) == 5, len(logits) == 1
+        scale = {"rows": 1 / len(logits), "times rows": len(logits) / 5, "double": 1.0 + alone, "slightly": 1 + 0.0047 * alone,
+                 "nan": math.nan, "split nan": 1.0 if whole else math.nan, "split inf": 1.0 if whole else math.inf,
+                 "whole nan": math.nan if whole else 1.0, "unguarded": 1 / mask.sum()}[kind]
         return type(out)(out.loss * scale, out.metrics)
     return loss
 
@@ -297,9 +307,13 @@ def split_gap(probe: Probe) -> None:
                         "The package's loss has a gap that is far from rounding: does every call get the total of the whole "
                         "batch, mask.sum(), and are the gradients of all micro-batches summed?": lambda: False})
     for rows in (2, 1, 3):
-        for name, loss in (("the mean of each micro-batch", fault("lm_loss").lm_loss), ("divided by the rows", _noisy("rows")),
-                           ("times the rows", _noisy("shrinks")), ("one row counts double", _noisy("one row counts double")),
-                           ("NaN", _noisy("nothing"))):
+        for name, loss in (
+            ("the mean of each micro-batch", fault("lm_loss").lm_loss), ("divided by the rows", _noisy("rows")),
+            ("times the rows", _noisy("times rows")), ("one row counts double", _noisy("double")),
+            ("one row counts a little more", _noisy("slightly")), ("NaN", _noisy("nan")), ("NaN in micro-batches", _noisy("split nan")),
+            ("infinite in micro-batches", _noisy("split inf")), ("NaN at once", _noisy("whole nan")),
+            ("divided by no targets", _noisy("unguarded")),
+        ):
             close(probe, f"{name}, micro-batches of {rows}", probe.call(loss, *given, rows),
                   split_gap_reference(loss, *given, rows), _split_mistakes(loss, *given, rows))
     probe.require(logits.grad is None and not logits.requires_grad, "property",

@@ -150,7 +150,8 @@ def cispo_mistakes(given: Batch, cap: float = 5.0) -> dict[str, Callable]:
         return mean.clamp(max=cap).expand_as(r)
 
     upper = "max_weight is the cap itself, the report's 1 + eps_high"
-    low = "there is no lower bound: a token that has become rarer weighs as little as its ratio says."
+    low = ("there should be none, so that a token that has become rarer weighs as "
+           "little as its ratio says.")
     return {
         "The sign is wrong: what is minimised is minus the objective.": lambda: -cispo(given, cap),
         f"The cap is 1 + max_weight: {upper}.": lambda: cispo(given, 1 + cap),
@@ -162,7 +163,7 @@ def cispo_mistakes(given: Batch, cap: float = 5.0) -> dict[str, Callable]:
             lambda: summed(given, lambda r, a: torch.full_like(r, cap)),
         "The weights are at least max_weight: torch.max for torch.min, or clamp(min=...) for clamp(max=...).":
             lambda: summed(given, lambda r, a: r.clamp(min=cap)),
-        **{f"The weights have a lower bound, {name}: {low}":
+        **{f"Your weights have a lower bound of {name}: {low}":
             lambda x=x: summed(given, lambda r, a: r.clamp(min(x, cap), cap))
            for name, x in (("0.8", 0.8), ("1 / max_weight", 1 / cap), ("0.5", 0.5), ("0.1", 0.1), ("1", 1.0))},
         "Tokens above the cap are dropped: they weigh max_weight; that nobody loses the gradient is the point of "
@@ -689,12 +690,26 @@ def overlong_penalty(probe: Probe) -> None:
     buffer = 2 ** probe.size(2, 4)
     cases = ((100, 20), (72, 16), (40 + probe.size(0, 20), buffer), (30, 1), (12, 12), (25, 0), (5, 0))
     for number, (longest, buffer) in enumerate(cases):
+        divides(probe, longest, buffer)
         lengths = torch.arange(0, longest + 25)
         values = [_number(probe, probe.call(int(n), longest, buffer)) for n in lengths]
         name = f"penalty, max_length {longest} and buffer {buffer}"
         probe.close(name, torch.tensor(values, dtype=torch.float64), penalty(lengths, longest, buffer), axes="T",
                     mistakes=penalty_mistakes(lengths, longest, buffer), tolerance=1e-9,
                     layer="value" if number < 3 else "edge case")
+
+
+def divides(probe: Probe, longest: int, buffer: int) -> None:
+    """A division by a buffer of 0 is told as what it is; whatever else is raised, the next call says."""
+    try:
+        for length in (0, longest, longest + 1):
+            probe.function(length, longest, buffer)
+    except ZeroDivisionError:
+        probe.require(buffer > 0, "edge case", "With buffer 0 you divide by it: there is no slope then. Ask for "
+                                               "`length <= max_length - buffer`, 0, and for `length >= max_length`, "
+                                               "-1, before you divide.")
+    except (Exception, SystemExit):
+        pass
 
 
 def _number(probe: Probe, value) -> float:

@@ -259,7 +259,7 @@ def pack(probe: Probe) -> None:
     twice = 2 * [([pad_id, 7, pad_id], [1, 1, 1])]  # pad_id is a token like any other, and no row is full
     compare_batch(probe, twice, length, pad_id, "the same document twice", "edge case")
     compare_batch(probe, [], length, pad_id, "no documents", "edge case")
-    happened = refused(probe, [*three[1:], (list(range(length + 1)), [1] * (length + 1))], length)
+    happened = refused(probe, [*three[1:], (list(range(length + 1)), [0] + [1] * length)], length)
     probe.require(happened == "UserError", "edge case", f"A document of {length + 1} tokens for rows of {length} "
                   f"{happened}: raise UserError before it is placed.")
 
@@ -497,15 +497,15 @@ CASES = {  # name -> total, warmup, decay, final
 def schedule(probe: Probe) -> None:
     for share in (0, 1):  # of warm-up and decay, the one whose steps are rounded up
         drawn = draw_schedule(probe, share)
-        compare_factors(probe, drawn, f"factors of {drawn[0]} steps")
+        compare_factors(probe, drawn, f"factor at each of {drawn[0]} steps")
     total = 2 * probe.size(35, 65)
     values = torch.tensor([number(probe, probe.call(step, total)) for step in range(total)], dtype=torch.float64)
     sentence = ("The factors are right when all arguments are given, but not by default: warmup is 0.03 then, decay "
                 "0.5, and final 0.05.")
-    probe.close(f"factors of {total} steps, defaults", values, factors(total, 0.03, 0.5, 0.05), axes="N",
+    probe.close(f"factor at each of {total} steps, defaults", values, factors(total, 0.03, 0.5, 0.05), axes="S",
                 tolerance=1e-9, mistakes={sentence: values})
     for name, case in CASES.items():
-        compare_factors(probe, case, f"factors, {name}", layer="edge case")
+        compare_factors(probe, case, f"factor, {name}", layer="edge case")
 
 
 def draw_schedule(probe: Probe, share: int) -> tuple:
@@ -520,7 +520,7 @@ def draw_schedule(probe: Probe, share: int) -> tuple:
 def compare_factors(probe: Probe, case: tuple, name: str, layer: str = "value") -> None:
     total, warmup, decay, final = case
     values = [number(probe, probe.call(step, total, warmup=warmup, decay=decay, final=final)) for step in range(total)]
-    probe.close(name, torch.tensor(values, dtype=torch.float64), factors(*case), axes="N", layer=layer, tolerance=1e-9,
+    probe.close(name, torch.tensor(values, dtype=torch.float64), factors(*case), axes="S", layer=layer, tolerance=1e-9,
                 mistakes=schedule_mistakes(*case))
 
 

@@ -102,6 +102,8 @@ def form_cases() -> list[Case]:
          "A thought of several lines gets no reward: THINKING is any text; a dot in a regular expression stops at "
          "newlines unless "
          "re.DOTALL is given."),
+        ("a thought of 4,000 characters", written(good, "hm, " * 1000), 1.0,
+         "A long thought costs a right answer its reward: THINKING is any text, of any length."),
         ("wrong sums in the thinking", written(good, "⟨8⟩⟨1⟩⟨5⟩⟨no⟩⟨wait⟩⟨9⟩⟨9⟩⟨0⟩⟨yes⟩"), 1.0,
          "A right answer after a thought with wrong sums gets no reward: what the thought says is not judged."),
         ("signs of other markup in the thinking", written(good, "a < b > c </b> & <wait> 8 1 \\n"), 1.0,
@@ -353,6 +355,11 @@ def advantages(probe: Probe) -> None:
     compare("result for 4 groups of 4", probe.random(4, 4))
     compare("result for zeros and ones", torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [1.0, 1, 1, 1, 1, 1, 1, 0],
                                                        [0.0] * 8, [1.0] * 8]))
+    lone = torch.tensor([[1.0] + [0.0] * 15, [1.0, 1.0] + [0.0] * 13 + [1.0]])
+    compare("result for one and three successes of 16", lone, "property", **{
+        "Large advantages are limited: a lone success among 16 gets 3.87.": lambda: expected_advantages(lone).clamp(-3, 3),
+        "A group whose first and last rewards are equal is treated as flat: all of its rewards must be.":
+            lambda: expected_advantages(lone) * torch.tensor([[1.0], [0.0]])})
     for value in (0.1, 0.7, 1 / 3, -2.3, 1000.1):
         for count in (3, 7, 16):
             flat = torch.full((2, count), value)
@@ -369,6 +376,10 @@ def advantages(probe: Probe) -> None:
     one = probe.tensor("result for groups of one", probe.call(probe.random(3, 1)), shape=(3, 1))
     probe.require((one == 0).all(), "edge case", "A group of one has nobody to compare with: its advantage is exactly "
                                                  "0.")
+    close_by = 1024 + torch.tensor([[0.0, 1, 2, 5]]) / 1024
+    compare("result for 1024, 1024 + 1/1024, ...", close_by, "edge case", **{
+        "A group with small differences is treated as flat: only equal rewards get 0.":
+            lambda: torch.zeros(1, 4).double()})
     large = 3000 + torch.tensor([[0.0, 1, 1, 3, 0, 0, 5, 1]]) / 8
     compare("result for 3000.0, 3000.125, ...", large, "edge case", **{
         "Rewards that share a large constant lose their digits: square the distances from the mean, not the rewards "
@@ -697,6 +708,15 @@ def clip_mask(probe: Probe) -> None:
             lambda: ~((a > 0) & (ratio > 1.2))})
     for low, high in ((float("inf"), 0.2), (0.2, float("inf")), (float("inf"), float("inf")), (2.0, 0.2), (0.0, 0.0)):
         compare(f"mask, eps {low} and {high}", ratio, a, low, high, "edge case")
+    small = ratio / 1000
+    compare("mask of ratios near 0, eps_low 1", small, a, 1.0, 0.2, "edge case", **{
+        "With eps_low 1 a small ratio loses its gradient: the lower bound is 0 then, and no ratio is below it.":
+            lambda: torch.where(a < 0, small >= 0.01, True)})
+    near = torch.tensor([0.7495, 0.7505, 1.2495, 1.2505]).expand(2, 4)
+    both = torch.tensor([[1.0], [-1.0]]).expand(2, 4)
+    compare("mask 0.0005 from the bounds, eps 0.25", near.contiguous(), both.contiguous(), 0.25, 0.25, "edge case", **{
+        "Ratios just outside of the bounds keep their gradient: the bounds have no tolerance.":
+            lambda: torch.ones(2, 4, dtype=torch.bool)})
     one = ratio[:1, :1], a[:1, :1]
     compare("mask of one token", *one, 0.2, 0.2, "edge case")
 

@@ -373,7 +373,8 @@ def pass_at_k(probe: Probe) -> None:
             probe.require(False, "shape", "One number came back: return one for each problem, (P,), not their mean.")
         value = probe.tensor("pass@k", value, shape=expected.shape, axes="P")
         probe.require(value.dtype == torch.float64, "type", f"The result is {str(value.dtype)[6:]}, expected float64: "
-                                                            "convert `right` with `.double()` before you divide.")
+                                                            "convert `right` with `.double()` before you divide, or give "
+                                                            "dtype=torch.float64 where you make a tensor of floats.")
         i = torch.arange(k, dtype=torch.float64)
 
         def product(first, total, steps=i):

@@ -821,7 +821,7 @@ def violations(probe: Probe) -> None:
         probe.require(
             not any(isinstance(value, float) for pair in pairs for value in pair),
             "type",
-            "A pair of the list has a float (or NaN); expected a whole index and the name of a rule, such as (3, 'look').",
+            "A pair of the list has a float (or NaN); expected an index and the name of a rule, such as (3, 'look').",
         )
         probe.equal(
             f"violations ({name})",

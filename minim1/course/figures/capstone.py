@@ -61,6 +61,6 @@ def bands(rows: Sequence[tuple[str, float, tuple[float, float], bool]]):
         text=[f"{value:.3g}" for _, value, *_ in rows],
         marker=dict(color=COLOURS["text"], size=12, symbol=["circle" if row[3] else "x" for row in rows]),
     )
-    fig.update_xaxes(range=[-2.7, 2.7], tickvals=[-1, 0, 1], ticktext=["lowest of ours", "middle", "highest of ours"])
+    fig.update_xaxes(range=[-2.7, 2.7], tickvals=[-1, 0, 1], ticktext=["lower end", "middle", "upper end"], title="our band")
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig.update_layout(showlegend=False, height=420, margin=dict(l=230))

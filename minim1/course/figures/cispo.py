@@ -8,12 +8,12 @@ from pathlib import Path
 import minim1
 from minim1.course.look import COLOURS, shades
 
-LOOKS = {  # arm or loss -> colour, dashes, marker: what clips is purple, what does not is black or grey
+LOOKS = {  # arm or loss -> colour, dashes, marker: what clips is purple, what does not is black or grey; the tight cap is brown
     "reinforce": (COLOURS["grey"], "dot", "circle-open"), "cispo": (COLOURS["text"], "solid", "circle"),
     "ppo": (shades("clipped", 3)[0], "dot", "diamond"), "grpo": (COLOURS["grey"], "dash", "square"),
     "dapo": (COLOURS["clipped"], "longdash", "x"),
     "cispo, large step": (COLOURS["text"], "solid", "circle"),
-    "cispo, large step, cap 1.28": (COLOURS["grey"], "dot", "triangle-down"),
+    "cispo, large step, cap 1.28": (shades("reward", 2)[0], "dot", "triangle-down"),
     "dapo, large step": (COLOURS["clipped"], "longdash", "x"),
 }
 TITLES = {"accuracy": "held-out accuracy", "wait": "⟨wait⟩ after a failed try", "entropy": "entropy, nats per token",

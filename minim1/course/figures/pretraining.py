@@ -25,6 +25,7 @@ def leaks(extra: Mapping[str, Sequence[float]]):
     for name, values in extra.items():
         fig.add_scatter(x=list(range(1, len(values) + 1)), y=[round(x, 4) for x in values], name=name,
                         mode="lines+markers", **style(LEAKS[name]))
+    fig.update_traces(selector={"name": "both leak"}, line_dash="dot", marker_symbol="diamond")
     fig.add_hline(y=0, line=dict(color=COLOURS["grey"], width=1))
     fig.update_xaxes(title="place of the token in its document, from 0")
     fig.update_yaxes(title="additional loss, nats")
@@ -59,13 +60,13 @@ def loss_curve(log: Sequence[Mapping], baselines: Mapping[str, float]):
     return fig
 
 
-def noise(points: Sequence[Sequence[Mapping]], live: Sequence[Mapping] = ()):
-    """Noise scale in tokens against the loss, one line for each seed; live: one more, with open markers."""
+def noise(points: Mapping[int, Sequence[Mapping]], live: Sequence[Mapping] = ()):
+    """Noise scale in tokens against the loss, one line for each seed: seed -> points; live: one more, open markers."""
     import plotly.graph_objects as go
 
     fig = go.Figure()
     for number, (seed, colour) in enumerate(zip(points, shades("lightning", len(points)))):
-        fig.add_scatter(x=[p["loss"] for p in seed], y=[p["tokens"] for p in seed], name=f"seed {number}, stored",
+        fig.add_scatter(x=[p["loss"] for p in points[seed]], y=[p["tokens"] for p in points[seed]], name=f"seed {seed}",
                         mode="lines+markers", line=dict(color=colour), marker=dict(
                             color=colour, symbol=("circle", "square", "diamond")[number % 3]))
     if live:

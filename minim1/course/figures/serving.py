@@ -23,7 +23,7 @@ LEAST = 0.66  # of right answers, where the axis of `rounding` begins
 def rounding(stored: Mapping[str, Mapping]):
     """What fewer bits cost: bits per byte added to fp32's (left, logarithmic), right answers to `pair` (right).
 
-    Less than 0.00001 is drawn at "0".
+    0.00001 or less is drawn at the left edge.
 
     stored: arm -> {"bits_per_byte": one for each part of the text, "accuracy": {family: one for each seed}}.
     """
@@ -52,7 +52,7 @@ def rounding(stored: Mapping[str, Mapping]):
                   col=2)
     fig.add_annotation(x=high, y=len(names) - 0.55, text="fp32", showarrow=False, xanchor="right", row=1, col=2)
     ticks = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
-    fig.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" if tick > 1e-5 else "0" for tick in ticks],
+    fig.update_xaxes(type="log", tickvals=ticks, ticktext=["≤10⁻⁵", *(f"{tick:g}" for tick in ticks[1:])],
                      row=1, col=1)
     fig.update_xaxes(tickformat=".0%", range=[LEAST, 0.93], row=1, col=2)
     fig.update_yaxes(range=[-0.6, len(names) - 0.3])

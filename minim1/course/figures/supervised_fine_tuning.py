@@ -46,8 +46,8 @@ def progress(runs: Sequence[Sequence[Mapping]], live: Sequence[Mapping]):
     losses = list(zip(*([record["heldout_loss"] for record in run] for run in runs)))
     fig = go.Figure()
     fig.add_scatter(x=steps + steps[::-1], y=[max(row) for row in losses] + [min(row) for row in losses[::-1]],
-                    mode="lines", fill="toself", fillcolor="#D0D0D0", line=dict(width=0), name="stored, 3 seeds",
-                    hoverinfo="skip")
+                    mode="lines", fill="toself", fillcolor="#D0D0D0", line=dict(width=0), hoverinfo="skip",
+                    name=f"stored, {len(runs)} seeds")
     fig.add_scatter(x=[r["step"] for r in live], y=[r["heldout_loss"] for r in live], mode="lines+markers",
                     name="yours, just now", **style("lightning"))
     fig.update_xaxes(title="step")

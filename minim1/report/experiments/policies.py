@@ -55,7 +55,7 @@ ARMS = {
     "dapo, large step": Arm("dapo", 15 * RATE),
     "cispo, large step, cap 1.28": Arm("cispo", 15 * RATE, {"max_weight": 1.28}),
 }
-GROUPS = ("all", "positive", "wait", "positive wait")
+GROUPS = ("all", "positive", "wait", "positive wait", "positive first wait")  # the last is not in the committed runs
 OLD_PROBABILITY = (0.0, 0.01, 0.03, 0.1, 0.3, 0.9, 1.0)  # edges of the bins of `by_old_probability`
 
 
@@ -82,7 +82,8 @@ class Watched(RLTrainer):
         ratio, positive, arm = (logprobs - piece.old_logprobs).exp(), piece.advantages > 0, self.arm
         clipped = piece.mask & torch.where(positive, ratio > 1 + arm.eps_high, ratio < 1 - arm.eps_low)
         wait = piece.mask & (piece.input_ids == self.wait_id)
-        groups = (piece.mask, piece.mask & positive, wait, wait & positive)
+        first = wait & positive & (wait.cumsum(1) == 1)  # of the answer
+        groups = (piece.mask, piece.mask & positive, wait, wait & positive, first)
         self.by_update.append({
             name: [int(group.sum()), int((group & clipped).sum())] for name, group in zip(GROUPS, groups)
         })

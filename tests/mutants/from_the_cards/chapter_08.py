@@ -318,7 +318,6 @@ fam("8.2", LOSS, [
  ("int_mask_as_index", "wrong", LL, "loss = -chosen[mask[:, 1:]].sum() / total_tokens"),
  ("where_needs_bool", "wrong", LL, "loss = -torch.where(mask[:, 1:], chosen, 0.0).sum() / total_tokens"),
  ("invert_needs_bool", "wrong", LL, "loss = -chosen.masked_fill(~mask[:, 1:], 0.0).sum() / total_tokens"),
- ("mask_method_of_int", "wrong", LL, "loss = -(chosen * (mask[:, 1:] ^ False) ** 1).sum() / total_tokens if mask.dtype != torch.bool else -chosen[mask[:, 1:]].mean() * mask.sum() / total_tokens"),
  ("empty_without_graph", "wrong", LL, LL + "\n    if not mask.any(): loss = torch.zeros((), dtype=logits.dtype)"),
  ("empty_nan", "wrong", LL, "loss = -chosen[mask[:, 1:].bool()].mean() * (mask.sum() / total_tokens)"),
  ("empty_none", "wrong", LL, LL + "\n    if not mask.any(): return None"),

@@ -36,7 +36,6 @@ fam("9.1", FLOPS, [
  ("state_once", "wrong", FSTATE, "2 * H * D * D"),
  ("state_missing", "wrong", FSTATE, "0"),
  ("state_of_d", "wrong", FSTATE, "2 * 2 * H * D"),
- ("state_no_factor", "wrong", FSTATE, "2 * H * D * D // 2 * 1"),
  ("state_of_all_heads", "wrong", FSTATE, "2 * 2 * H * D * H * D"),
  ("state_one_head", "wrong", FSTATE, "2 * 2 * D * D"),
  ("state_of_kv_heads", "wrong", FSTATE, "2 * 2 * G * D * D"),

@@ -335,7 +335,6 @@ fam("10.3", PASS, [
  ("numerators_first", "wrong", KF, "failing = failing * (wrong - i).clamp(min=0)", KR, "for i in range(k): failing = failing / (samples - i)\n    return 1 - failing"),
  ("factorials_as_floats", "wrong", KALL, "    n = samples\n    comb = lambda a, b: float(math.comb(a, b))\n    return torch.tensor([1 - comb(n - c, k) / comb(n, k) for c in right.tolist()], dtype=torch.float64)\n"),
  ("lgamma_fp32", "wrong", KALL, "    c = right.float(); n = torch.tensor(float(samples)); w = n - c\n    log = torch.lgamma(w + 1) - torch.lgamma((w - k).clamp(min=0) + 1) - torch.lgamma(n + 1) + torch.lgamma(n - k + 1)\n    return torch.where(w < k, 1.0, 1 - log.exp()).double()\n"),
- ("lgamma_no_case", "wrong", KALL, "    c, n = right.double(), torch.tensor(float(samples)).double()\n    log = torch.lgamma(n - c + 1) - torch.lgamma(n - c - k + 1) - torch.lgamma(n + 1) + torch.lgamma(n - k + 1)\n    return 1 - log.exp().nan_to_num(0.5, 0.5)\n"),
  ("lgamma_off_by_one", "wrong", KALL, "    c, n = right.double(), torch.tensor(float(samples)).double(); w = n - c\n    log = torch.lgamma(w.clamp(min=1)) - torch.lgamma((w - k).clamp(min=1)) - torch.lgamma(n) + torch.lgamma((n - k).clamp(min=1))\n    return torch.where(w < k, 1.0, 1 - log.exp())\n"),
  ("as_many_wrong_as_k_is_one", "wrong", KR, "return torch.where(samples - right <= k, 1.0, 1 - failing)"),
  ("fewer_right_than_k_is_zero", "wrong", KR, "return torch.where(right < k, 0.0, 1 - failing)"),

@@ -110,7 +110,6 @@ fam("16.2", PACKED, RIGHT_GAPS + [
  ("numbers_in_lists", "right", KN, "numbers = torch.tensor([d for d, n in enumerate(lengths) for _ in range(n)])"),
  ("numbers_by_cumsum", "right", KN, "first = torch.zeros(sum(lengths), dtype=torch.int64)\n    for d in range(1, len(lengths)): first[sum(lengths[:d])] = 1\n    numbers = first.cumsum(0)"),
  ("repeated_contiguous", "right", "numbers.expand(input_ids.shape)", "numbers[None].repeat(input_ids.shape[0], 1)"),
- ("row_by_row_alone", "right", KL, "alone.append(torch.cat([model(row[None, start:start + n]).logits for row in input_ids]))"),
  ("gradients_on", "right", "with torch.no_grad():", "if True:"),
 ] + WRONG_GAPS + [
  ("no_numbers", "wrong", KA, "a = model(input_ids).logits"),
@@ -188,7 +187,7 @@ fam("16.3", MICRO, RIGHT_GAPS + [
  ("micro_for_both", "wrong", SB, "b = torch.cat([gradient(slice(s, s + rows)) for s in range(0, len(logits), rows)])"),
  ("whole_mask_by_front", "wrong", "mask[part], total", "mask[:len(leaf)], total"),
  ("whole_ids_by_front", "wrong", "input_ids[part]", "input_ids[:len(leaf)]"),
- ("input_requires_grad", "wrong", SB, "logits.requires_grad_()\n    lm_loss(logits, input_ids, mask, total_tokens=total).loss.backward(); b = logits.grad.clone(); logits.grad = None"),
+ ("input_requires_grad", "wrong", SB, "logits.requires_grad_()\n    lm_loss(logits, input_ids, mask, total_tokens=total).loss.backward(); b = logits.grad.clone()"),
  ("input_changed", "wrong", SL, "logits[part] -= logits[part].amax(-1, keepdim=True); " + SL),
  ("empty_micro_left_out", "wrong", SG, "return torch.autograd.grad(loss, leaf)[0] if mask[part].any() else torch.zeros_like(leaf)"),
  ("tiny_ignored", "wrong", GR, "return ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()"),
