@@ -185,6 +185,8 @@ def repetition_stop(probabilities, lengths, *, window=3000, threshold=0.99):
         Mutant("min_growth unused", "growth > min_growth", "growth > 0"),
         Mutant("max_gain unused", "gain < max_gain", "gain <= 0"),
         Mutant("thresholds exchanged", ALARM, "(growth > max_gain) & (gain < min_growth)"),
+        Mutant("growth may be equal", "growth > min_growth", "growth >= min_growth"),
+        Mutant("gain may be equal", "gain < max_gain", "gain <= max_gain"),
         Mutant("early alarms", FULL, ""),
         Mutant("first full window silent", "alarm[: window - 1]", "alarm[:window]"),
         Mutant("newest batch left out", RECENT, "slice(t - window, t) if t >= window else slice(0, window)"),

@@ -562,6 +562,8 @@ def dynamic_sampling(probe: Probe) -> None:
                                         ("e", [1.0, 0.0, 0.0])], 4, 7),
         "differences of a thousandth": ([("a", [0.1] * 7), ("a", [0.7, 0.701, 0.7]), ("b", [100.0, 100.001]),
                                          ("c", [0.3] * 3), ("d", [0.0, 1.0])], 3, 5),
+        "a difference of sign, and one of half a millionth":
+            ([("a", [0.5, -0.5]), ("b", [0.5, 0.5000005]), ("c", [0.25] * 3), ("d", [0.0, 1.0])], 3, 4),
         "groups of one": ([("a", [1.0]), ("b", [0.0]), ("c", [0.0, 1.0])], 1, 5),
         "nothing that varies": ([("a", [1.0, 1.0]), ("b", [0.0, 0.0])], 1, 5),
         "a limit below wanted": ([("a", [1.0, 0.0]), ("b", [1.0, 0.0]), ("c", [1.0, 0.0])], 3, 2),
@@ -667,6 +669,12 @@ OWN = {  # mistakes of cases that ask one thing only
         "A group of equal rewards was kept: compare the rewards themselves, since a mean, and what is computed "
         "from it, is "
         "rounded.": _kept(groups, limit, any)[:wanted],
+    },
+    "a difference of sign, and one of half a millionth": lambda groups, wanted, limit: {
+        "Rewards of 0.5 and -0.5 were taken as equal: they differ.":
+            _kept(groups, limit, lambda r: len({abs(x) for x in r}) > 1)[:wanted],
+        "A group whose rewards differ by half a millionth was left out: however small the difference, it is kept.":
+            _kept(groups, limit, lambda r: max(r) - min(r) > 1e-6)[:wanted],
     },
     "groups of one": lambda groups, wanted, limit: {
         "A group of one answer was kept: there is nothing to compare it with, all its rewards are equal.":

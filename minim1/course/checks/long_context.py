@@ -189,6 +189,7 @@ def prefill(probe: Probe) -> None:
                              ("piece longer than the prompt", length, 10 * length), ("one token at a time", 5, 1),
                              ("a single token", 1, piece)):
         one_prefill(probe, model, ids[:, :size], step, name, layer="edge case")
+    one_prefill(probe, model, ids[:1], piece, "one row", layer="edge case")
 
 
 def small_model(probe: Probe):
@@ -218,7 +219,15 @@ def one_prefill(probe: Probe, model: Callable, ids: Tensor, piece: int, name: st
     watched = Watched(model)
     options = {} if cache is None else {"cache": cache}
     options |= {} if document_ids is None else {"document_ids": document_ids}
-    value = probe.call(watched, ids, piece, **options)
+    recorded = layer == "value"  # called in both modes
+    try:
+        with torch.set_grad_enabled(recorded):
+            value = probe.call(watched, ids, piece, **options)
+            left = torch.is_grad_enabled()
+    finally:
+        cut_alike(probe, watched.calls, ids, piece)
+    probe.require(left == recorded, "property", "The caller's gradient mode is another one after the call: use "
+                  "torch.no_grad() as a `with` block or a decorator, which put it back.")
     logits, filled = probe.pair(value, ("logits", "cache"))
     watch(probe, watched, ids, piece, filled, cache, document_ids)
     expected = at_once(model, ids, document_ids, before)
@@ -238,6 +247,18 @@ def one_prefill(probe: Probe, model: Callable, ids: Tensor, piece: int, name: st
     probe.require(not logits.requires_grad, "property",
                   "The logits carry a gradient graph: read under torch.no_grad().")
     return logits, filled
+
+
+def cut_alike(probe: Probe, calls: list, ids: Tensor, piece: int) -> None:
+    """Shapes that make the model itself stop, so said also when it has."""
+    for part, options, _ in calls:
+        shape = tuple(part.shape)
+        probe.require(len(shape) == 2 and shape[0] == len(ids) and shape[1], "property",
+                      f"A call got input_ids of shape {shape}: a piece is 1 to {piece} columns of all {len(ids)} rows.")
+        documents = tuple(getattr(options.get("document_ids"), "shape", shape))
+        probe.require(documents == shape, "property",
+                      f"A call got input_ids of shape {shape} and document_ids of shape {documents}: cut both at the "
+                      "same places.")
 
 
 def watch(probe: Probe, watched: Watched, ids: Tensor, piece: int, filled, given, document_ids: Tensor | None) -> None:
@@ -327,8 +348,10 @@ def random_case(probe: Probe) -> tuple[str, list[str]]:
 
 def scored(probe: Probe, name: str, answer: str, asked: list[str], mistakes: Mapping, layer: str) -> None:
     handed = list(asked)
-    value = probe.call(answer, handed)
-    probe.require(handed == asked, "property", "score_needles changed the list `asked`; work on a copy.")
+    try:
+        value = probe.call(answer, handed)
+    finally:  # before an error that the change has led to
+        probe.require(handed == asked, "property", "score_needles changed the list `asked`; work on a copy.")
     kind = type(value).__name__
     probe.require(isinstance(value, dict), "type",
                   f"score_needles returned {'an' if kind[0] in 'aeiou' else 'a'} {kind}, "

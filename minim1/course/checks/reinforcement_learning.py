@@ -357,7 +357,8 @@ def advantages(probe: Probe) -> None:
                                                        [0.0] * 8, [1.0] * 8]))
     lone = torch.tensor([[1.0] + [0.0] * 15, [1.0, 1.0] + [0.0] * 13 + [1.0]])
     compare("result for one and three successes of 16", lone, "property", **{
-        "Large advantages are limited: a lone success among 16 gets 3.87.": lambda: expected_advantages(lone).clamp(-3, 3),
+        "Large advantages are limited: a lone success among 16 gets 3.87.":
+            lambda: expected_advantages(lone).clamp(-3, 3),
         "A group whose first and last rewards are equal is treated as flat: all of its rewards must be.":
             lambda: expected_advantages(lone) * torch.tensor([[1.0], [0.0]])})
     for value in (0.1, 0.7, 1 / 3, -2.3, 1000.1):
@@ -579,7 +580,8 @@ def padding(probe: Probe, loss_of: Callable, new: Tensor, old: Tensor, a: Tensor
                           f"{told} the loss is {loss.item():.3g}: multiplying by 0 does not remove it; use "
                           f"torch.where(mask, x, 0.0).")
             probe.require(torch.allclose(loss.double(), truth, rtol=1e-4, atol=1e-6), "edge case",
-                          f"{told} the loss is {loss.item():.5g}, expected {truth.item():.5g}: nothing of it may count.")
+                          f"{told} the loss is {loss.item():.5g}, expected {truth.item():.5g}: "
+                          "nothing of it may count.")
             [gradient] = torch.autograd.grad(loss, leaf)
             bad = ~gradient.isfinite()
             probe.require(not bad.any(), "edge case",

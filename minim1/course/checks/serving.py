@@ -41,6 +41,10 @@ def int8_linear(probe: Probe) -> None:
     single = coded(probe, x[0, 0], weight)
     probe.close("output for a single vector x (I,)", single[0], product(x[0, 0], *single[1:]), axes="O",
                 layer="edge case")
+    wide = probe.random(2, 300)
+    wide[:, -1] = 9.0  # the largest of each row
+    long = coded(probe, probe.random(3, 300), wide, " (300 input channels)")
+    probe.close("tensor of scales (300 input channels)", long[2], rows_of(wide), axes="O", layer="property")
 
 
 def second_call(probe: Probe, x: Tensor, weight: Tensor, *first: Tensor) -> None:
@@ -361,6 +365,9 @@ def generate_within(probe: Probe) -> None:
              [THINK, *words[3 : 3 + budget], END, words[9], STOP], budget)
     budgeted(probe, "prompt leaves its thinking open", [*prompt, THINK, words[4]],
              [*words[5 : 5 + budget], words[12], STOP], budget)
+    budgeted(probe, "a <think> inside the prompt's second thinking",
+             [END, THINK, *words[:2], END, THINK, words[2], THINK, words[4]], [*words[5 : 5 + budget], words[12], STOP],
+             budget + 2)
     budgeted(probe, "prompt closed its thinking", [words[0], THINK, *words[1:9], END, words[9]],
              [words[10], THINK, *words[11 : 11 + budget + 1], words[20], STOP], budget)
     twice = [THINK, *words[3 : 3 + budget + 1], words[9], THINK, *words[10 : 10 + budget + 1], words[20], STOP]

@@ -473,11 +473,13 @@ def worded(expected: list[dict]) -> dict[str, list[dict]]:
         {**m, "content": "\n".join(r["text"] for r in m["content"])} if m["role"] == "tool" else m for m in expected
     ]
     as_user = [{**m, "role": "user"} if m["role"] == "tool" else m for m in expected]
+    rebuilt = [{"role": m["role"], "content": m["content"]} for m in expected]
     return {
         'The results stand in the message as one text; its content is a list of {"name", "text"}.': texts,
         'The results are texts; each is a dict {"name": ..., "text": ...}.': told(lambda r: r["text"]),
         "The results lack the names of the tools that were called.": told(lambda r: {"text": r["text"]}),
         'The results have another role; it is "tool".': as_user,
+        "A message of respond has lost some of its keys, such as its tool_calls: append it as it is.": rebuilt,
         "The name of the unknown tool is missing from the text 'error: there is no tool NAME'.": told(
             lambda r: {**r, "text": re.sub("(there is no tool) .*", r"\1", r["text"])}
         ),
@@ -667,7 +669,6 @@ def broken_rules(
     shipped_any: bool = False,
     shipped_cancel: bool = False,
     basic_cancel: bool = False,
-    basic_never_kind: bool = False,
     yes_anywhere: bool = False,
     yes_case: bool = False,
     yes_strip: bool = True,
@@ -758,11 +759,12 @@ VIOLATED_WRONG = {  # sentence -> options of `broken_rules`
     "A shipped order was cancelled, and that is not reported: the rule forbids cancel and change.": dict(
         shipped_cancel=True
     ),
+    "The rule 'shipped' is for orders; yours holds it against a booking.": dict(shipped_any=True),
     "A basic booking may be cancelled; only changing it is forbidden.": dict(basic_cancel=True),
     "A yes from earlier is taken: the customer's last words before the write must be the yes.": dict(yes_anywhere=True),
-    "The customer's words must begin with yes; more may follow it.": dict(yes_exact=True),
     "A yes in capitals counts too.": dict(yes_case=True),
     "White space before the yes does not count.": dict(yes_strip=False),
+    "The customer's words must begin with yes; more may follow it.": dict(yes_exact=True),
     "The customer's words must begin with yes; yours may have it anywhere.": dict(yes_inside=True),
     "The agent's question must have the number of the record that is written.": dict(no_number=True),
     "A call between the agent's question and the yes does not matter: look for the last thing *said*.": dict(

@@ -124,7 +124,7 @@ def judged(runs: Mapping[str, Mapping[str, Sequence[Mapping]]]):
     for column, key in ((1, "length"), (2, "success")):
         fig.add_trace(go.Scatter(
             x=[r["rollout"] for r in first if r], y=[r[key] for r in first if r], mode="markers", name="first alarm",
-            showlegend=column == 1, marker=dict(symbol="star", size=15, color=COLOURS["reward"],
+            showlegend=column == 1, cliponaxis=False, marker=dict(symbol="star", size=15, color=COLOURS["reward"],
                                                 line=dict(width=1, color=COLOURS["text"])),
         ), row=1, col=column)
     fig.update_xaxes(title="rollout batch")
@@ -138,13 +138,18 @@ def _lines(runs: Mapping[str, Sequence[Mapping]], key: str, name: str, meaning: 
     import plotly.graph_objects as go
 
     look = style(meaning)
+
+    def mean(values):  # a perplexity of 0 stands for no such answer
+        there = [v for v in values if v or "perplexity" not in key]
+        return round(sum(there) / len(there), 4) if there else None
+
     for records in runs.values():
         yield go.Scatter(
-            x=[r["rollout"] for r in records], y=[round(r[key], 4) for r in records], mode="lines", opacity=0.35,
+            x=[r["rollout"] for r in records], y=[mean([r[key]]) for r in records], mode="lines", opacity=0.35,
             line={**look["line"], "width": 1.2}, showlegend=False, legendgroup=name, hoverinfo="skip")
     together = list(zip(*runs.values()))
     yield go.Scatter(
         x=[entry[0]["rollout"] for entry in together],
-        y=[round(sum(r[key] for r in entry) / len(entry), 4) for entry in together],
+        y=[mean([r[key] for r in entry]) for entry in together],
         mode="lines", line={**look["line"], "width": 3.5}, name=name, legendgroup=name, showlegend=legend,
         hovertemplate=f"{name}: %{{y:.3g}}<extra></extra>")

@@ -39,9 +39,7 @@ def flops(convention: str = CONVENTIONS[0], tokens: int = 64):
                         marker=look["marker"] | dict(symbol=look["marker"]["symbol"] + "-open", size=9))
     fig.add_vline(x=tokens, line=dict(color=COLOURS["text"], width=1))
     mine, theirs = (ratio(convention, tokens * K, rival) for rival in ("DeepSeek-R1", "Qwen3-235B"))
-    # Room for the title by hand: where plotly finds it, stored pictures have the curves 20 pixels too high.
-    fig.update_layout(margin_t=64, title=dict(
-        text=f"{tokens}K tokens: M1 needs {mine:.1%} of R1's FLOPs, {theirs:.0%} of Qwen3's", automargin=False, y=0.97))
+    fig.update_layout(title=f"{tokens}K tokens: M1 needs {mine:.1%} of R1's FLOPs, {theirs:.0%} of Qwen3's")
     fig.update_xaxes(title="generated tokens, in K = 1,024", range=[0, 130])
     highest = max(curve.total(lengths[-1]) for curve in curves(convention).values()) / 1e16
     fig.update_yaxes(title="FLOPs in all, 1e16", range=[0, max(7.2, 1.05 * highest)])
@@ -50,7 +48,7 @@ def flops(convention: str = CONVENTIONS[0], tokens: int = 64):
 
 def prefill(points: Mapping[str, Sequence], fits: Mapping[str, Sequence[float]],
             live: Mapping[str, Sequence] | None = None):
-    """Left: seconds against tokens, with fits a n + b n^2 drawn on to 1M. Right: bytes of the cache.
+    """Left: seconds against tokens, with fits c n + d n^2 drawn on to 1M. Right: bytes of the cache.
 
     points: "pure lightning" and "hybrid" -> [(tokens, seconds, bytes)]; live: the same from this machine, drawn open.
     """
@@ -69,9 +67,9 @@ def prefill(points: Mapping[str, Sequence], fits: Mapping[str, Sequence[float]],
                 legendgroup=name, showlegend=column == 1, mode="markers" if hollow or column == 1 else "lines+markers",
                 line=look["line"], marker=marker), row=1, col=column)
     lengths = [2**power for power in range(10, 21)]
-    for name, (a, b) in fits.items():
+    for name, (c, d) in fits.items():
         fig.add_trace(go.Scatter(
-            x=lengths, y=[float(f"{a * n + b * n * n:.4g}") for n in lengths], mode="lines", name=f"{name}, fitted",
+            x=lengths, y=[float(f"{c * n + d * n * n:.4g}") for n in lengths], mode="lines", name=f"{name}, fitted",
             line=style(LOOKS[name])["line"], hoverinfo="skip"), row=1, col=1)
     ticks = [2**power for power in (10, 12, 14, 16, 18, 20)]
     fig.update_xaxes(title="tokens read", type="log", tickvals=ticks, ticktext=["1K", "4K", "16K", "64K", "256K", "1M"],
@@ -110,8 +108,9 @@ def needles(panels: Mapping[str, Mapping[str, Sequence]], lengths: Sequence[int]
         fig.add_trace(go.Scatter(x=list(lengths)[: len(shares)], y=list(shares), name=f"{name}, here", mode="markers",
                                  marker=look | dict(symbol=look["symbol"] + "-open", size=14)), row=1, col=1)
     fig.add_hline(y=1 / 8, line=dict(color=COLOURS["grey"], width=1, dash="dot"))
-    fig.update_xaxes(title="tokens before the questions", type="log", tickvals=list(lengths),
-                     ticktext=[f"{n:,}" for n in lengths], range=[1.75, 3.4])
+    fig.update_xaxes(type="log", tickvals=list(lengths), range=[1.75, 3.4],
+                     ticktext=[str(n) if n < K else f"{n // K}K" for n in lengths])
+    fig.update_xaxes(title="tokens before the questions", row=1, col=(len(panels) + 1) // 2)
     fig.update_yaxes(title="needles found", tickformat=".0%", range=[0, 1.05], row=1, col=1)
     return fig.update_layout(height=420, legend=dict(orientation="h", y=-0.25, x=0), margin_t=56)
 

@@ -15,8 +15,9 @@ def leash(old: float, eps_low: float, eps_high: float):
     """The factor of a token's gradient under PPO's clip, against its new probability: for A = 1 and for A = -1."""
     import plotly.graph_objects as go
 
-    places = [n / 400 for n in range(1, 401)]
     upper, lower = (1 + eps_high) * old, (1 - eps_low) * old
+    reach = min(1, max(2 * old, 1.2 * upper))  # where the bounds can be told apart
+    places = [reach * n / 400 for n in range(1, 401)]
     fig = go.Figure()
     for name, meaning, kept, sign in (("A = 1", "reward", lambda p: p <= upper, 1),
                                       ("A = −1", "text", lambda p: p >= lower, -1)):
@@ -26,8 +27,8 @@ def leash(old: float, eps_low: float, eps_high: float):
     top = 1.15 * max(min(1 / old, 1 + eps_high), 1)
     fig.add_vline(x=old, line=dict(color=COLOURS["grey"], dash="dot", width=2), annotation_text="old",
                   annotation_position="top")
-    fig.update_xaxes(title="new probability of the token", range=[0, 1])
-    fig.update_yaxes(title="factor of its gradient", range=[-max(top, min(1 / old, 4)), top])
+    fig.update_xaxes(title="new probability of the token", range=[0, reach])
+    fig.update_yaxes(title="factor of its gradient", range=[-max(top, reach / old), top])
     return fig.update_layout(legend=ABOVE, margin_t=70)
 
 

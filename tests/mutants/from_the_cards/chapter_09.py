@@ -189,7 +189,7 @@ def prefill(model, input_ids, piece, *, cache=None, document_ids=None):
             out = model(ids, cache=cache, document_ids=mark, last_only=True)
     return out.logits.flatten(1), cache
 ''')
-add("9.2", "recursive", "right", '''
+add("9.2", "recursive_keeps_logits", "wrong", '''
 import torch
 @torch.no_grad()
 def prefill(model, input_ids, piece, *, cache=None, document_ids=None):
