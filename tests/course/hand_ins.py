@@ -27,8 +27,8 @@ def digest(*values, **named):
         if isinstance(value, torch.Tensor):
             words.update(value.detach().double().contiguous().numpy().tobytes())
             value = (value.dtype, value.shape)
-        elif callable(value):  # its repr holds an address
-            value = value.__qualname__
+        elif callable(value) or type(value).__repr__ is object.__repr__:  # its repr holds an address
+            value = getattr(value, "__qualname__", type(value).__qualname__)
         words.update(repr((key, value)).encode())
     return words.hexdigest()[:16]
 

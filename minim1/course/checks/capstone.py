@@ -301,6 +301,9 @@ def split_gap(probe: Probe) -> None:
     wrong = sorted({total for total in totals if total != float(mask.sum())})
     probe.require(not wrong, "value", f"The loss was called with total_tokens = {wrong}, expected {int(mask.sum())} each time: "
                   "the number of True in the mask of the whole batch.")
+    probe.require(logits.grad is None and not logits.requires_grad, "property",
+                  "The logits that came in have a gradient afterwards: work on a copy, `logits.detach().clone()`, whoever "
+                  "called did not ask for one.")
     for rows in (2, 1, 5):
         probe.equal(f"the package's loss in micro-batches of {rows}: rounding only",
                     _rounds(probe, probe.call(next_token_loss, *given, rows)), True, mistakes={
@@ -316,9 +319,6 @@ def split_gap(probe: Probe) -> None:
         ):
             close(probe, f"{name}, micro-batches of {rows}", probe.call(loss, *given, rows),
                   split_gap_reference(loss, *given, rows), _split_mistakes(loss, *given, rows))
-    probe.require(logits.grad is None and not logits.requires_grad, "property",
-                  "The logits that came in have a gradient afterwards: work on a copy, `logits.detach().clone()`, whoever "
-                  "called did not ask for one.")
     other = probe.random(batch, length, vocabulary) * 2
     close(probe, "other logits", probe.call(_noisy("rows"), other, ids, mask, 2), split_gap_reference(_noisy("rows"), other, ids, mask, 2),
           {STALE: lambda: split_gap_reference(_noisy("rows"), *given, 2)})

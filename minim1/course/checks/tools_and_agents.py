@@ -451,6 +451,12 @@ def tool_loop(probe: Probe) -> None:
     )
     case("at most three steps", [says("", call("read", key="a"))], 3)
     case("an answer at the last step", [says("", call("read", key="a")), says("", call("read", key="b")), done], 3)
+    case(
+        "two calls a step, and a turn before",
+        [says("", call("read", key="a"), call("read", key="b"))],
+        2,
+        before=[{"role": "user", "content": "Hi"}, says("Hello.")],
+    )
     case("one step", [says("", call("read", key="a")), done], 1, layer="edge case")
     case("one step, an answer", [done], 1, layer="edge case")
     case("an empty list of calls", [says(f"{number}", tool_calls=[]), says("too late")], layer="edge case")
