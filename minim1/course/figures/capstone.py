@@ -42,7 +42,7 @@ def losses(runs: Mapping[str, Sequence[Mapping]], arm: str):
                             marker=dict(color=COLOURS[colour], size=11, symbol="circle" if name == "none" else "x"),
                             hovertemplate="read with the right parts: %{y:.2f}<extra></extra>")
     worth = {name: median(run["right"] for run in runs[name]) for name in ("none", arm)}
-    fig.update_layout(title=f"read with the right parts: {worth[arm]:.2f} nats, without the fault {worth['none']:.2f} "
+    fig.update_layout(title=f"with the right parts: {worth[arm]:.2f} nats, without the fault {worth['none']:.2f} "
                             f"(medians of {len(runs[arm])} seeds)", legend=dict(orientation="h", y=-0.2))
     fig.update_xaxes(title="step")
     fig.update_yaxes(title="loss, nats per token")
