@@ -16,8 +16,11 @@ from safetensors.torch import load_file, save_file
 
 import minim1
 from minim1.errors import UserError
+from minim1.report.ship import ship_stage
 from minim1.train import checkpoint
-from minim1.train.checkpoint import RunFolder, find_run, from_checkpoint, load, save_model, to_checkpoint, write_whole
+from minim1.train.checkpoint import (
+    SHIPPED, RunFolder, find_run, from_checkpoint, load, save_model, to_checkpoint, write_whole,
+)
 from minim1.train.losses import LossOutput
 from minim1.train.optim import OptimConfig, Optimizer
 
@@ -371,6 +374,19 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(saved, tokenizer):
     Tokenizer.train(["abc abc"], 280, ["⟨7⟩"]).save(saved[0].path / "tokenizer.json")
     with pytest.raises(UserError, match="tokenizer.json"):
         load(saved[0].path)
+
+
+@pytest.mark.parametrize("path, stage", [("shipped", "rl"), ("shipped/sft", "sft"), ("shipped/pretrain", "pretrain")])
+def test_models_of_the_package_are_those_of_their_stage(path, stage):
+    assert load(path).run["stage"] == stage
+    assert find_run(path) == SHIPPED.parent / path
+
+
+def test_shipping_a_stage_keeps_its_weights_and_evaluation(tiny_run, tmp_path):
+    assert ship_stage(tiny_run, "sft", tmp_path / "sft") == sum(p.stat().st_size for p in (tmp_path / "sft").iterdir())
+    before, after = (load(folder).model.state_dict() for folder in (Path(tiny_run) / "sft", tmp_path / "sft"))
+    assert all(torch.equal(after[name].bfloat16(), tensor.bfloat16()) for name, tensor in before.items())
+    assert (tmp_path / "sft" / "eval.json").exists() and load(tmp_path / "sft").run["stage"] == "sft"
 
 
 def test_where_a_run_is_looked_for(saved, tmp_path):
