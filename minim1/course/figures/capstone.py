@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from minim1.report.faults import FAULTS, PROPERTIES
 from minim1.course.look import COLOURS, shades
+from minim1.report.faults import FAULTS, PROPERTIES
 
 
 def matrix(found: Mapping[str, Mapping[str, str | None]]):

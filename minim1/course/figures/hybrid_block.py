@@ -1,11 +1,9 @@
 """The figures of chapter 06. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import minim1
 from minim1.course.look import COLOURS, style
+from minim1.report.experiments import stored
 
 ORDERS = {"pre-norm": "grey", "plain post-norm": "softmax", "only α": "reward", "only small start": "expert",
           "DeepNorm": "lightning"}  # order -> its style
@@ -57,8 +55,7 @@ def depth(changes: Mapping[str, Sequence], gradients: Mapping[str, Sequence]):
 
 def committed() -> dict:
     """The stored experiment, as `minim1.report.experiments.recall` wrote it."""
-    folder = Path(minim1.__file__).parent / "report" / "results"
-    return json.loads((folder / "recall.json").read_text(encoding="utf-8"))
+    return stored("recall")
 
 
 def recall(curves: Mapping[str, Sequence], live: Mapping[str, Sequence] | None = None):

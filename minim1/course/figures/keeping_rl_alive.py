@@ -92,7 +92,6 @@ def stages(runs: Mapping[str, Sequence[Mapping]]):
 
     runs: seed -> records of `minim1.report.experiments.windows`; thin lines are seeds, thick ones their mean.
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     titles = ["tokens", "perplexity of cut-off answers"]

@@ -1,11 +1,9 @@
 """The figures of chapter 09. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import minim1
 from minim1.course.look import COLOURS, style
+from minim1.report.experiments import stored
 from minim1.report.flops import CONVENTIONS, MODELS, K, curves, published, ratio
 
 MEANINGS = dict(zip(MODELS, ("lightning", "softmax", "expert")))  # of the three curves
@@ -15,8 +13,7 @@ ARMS = {"half turned": "lightning", "all turned": "softmax", "pure lightning": "
 
 def committed() -> dict:
     """The stored experiment, as `minim1.report.experiments.long_context` wrote it."""
-    path = Path(minim1.__file__).parent / "report" / "results" / "long_context.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    return stored("long_context")
 
 
 def flops(convention: str = CONVENTIONS[0], tokens: int = 64):

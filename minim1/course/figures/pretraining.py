@@ -1,11 +1,9 @@
 """The figures of chapter 08. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import minim1
 from minim1.course.look import COLOURS, shades, style
+from minim1.report.experiments import stored
 
 LEAKS = {"softmax layer leaks": "softmax", "lightning layers leak": "lightning", "both leak": "text"}
 SIZES = {"plain post-norm": "softmax", "only α": "reward", "only small start": "expert", "DeepNorm": "lightning"}
@@ -13,8 +11,7 @@ SIZES = {"plain post-norm": "softmax", "only α": "reward", "only small start": 
 
 def committed(name: str) -> dict:
     """A stored experiment: "scaling" or "noise_scale"."""
-    folder = Path(minim1.__file__).parent / "report" / "results"
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return stored(name)
 
 
 def leaks(extra: Mapping[str, Sequence[float]]):

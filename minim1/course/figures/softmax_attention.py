@@ -1,14 +1,12 @@
 """The figures of chapter 02. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
-import minim1
 from minim1.course.look import COLOURS, style
+from minim1.report.experiments import stored
 
 CARD = 80e9  # bytes of memory of one large GPU
 VARIANTS = {  # name -> softmax layers, key/value heads
@@ -61,8 +59,7 @@ def turns(bases: Sequence[float], rotary_dim: int = 64, marks: Mapping[str, floa
 
 def committed() -> dict:
     """The stored results of `python -m minim1.report.experiments.partial_rope`."""
-    path = Path(minim1.__file__).parent / "report" / "results" / "partial_rope.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    return stored("partial_rope")
 
 
 def extrapolation(stored: Mapping):

@@ -20,12 +20,17 @@ def provenance() -> dict:
     }
 
 
+def read_result(path: Path) -> dict:
+    """A result as `write_result` left it."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def stored(name: str) -> dict:
     """The committed result of an experiment."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return read_result(RESULTS / f"{name}.json")
 
 
-def write(path: Path, result: dict) -> None:
+def write_result(path: Path, result: dict) -> None:
     """Write a result whole: an interrupted run leaves the one before it."""
     from minim1.train.checkpoint import write_whole
 

@@ -9,7 +9,6 @@ Both were chosen with seeds 100 and 101, so that collapse happens; the stored se
 
 import argparse
 import datetime
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,12 @@ from minim1.data.corpus import encode_corpus, load_corpus
 from minim1.model.decoder import MiniM1
 from minim1.model.moe import dispatch, expert_load, load_balancing_loss, top_k_router
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.train.batches import Batches, Mixture
 from minim1.train.checkpoint import load
 from minim1.train.losses import next_token_loss
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "balance.json"
+RESULT = RESULTS / "balance.json"
 EXPERTS, PER_TOKEN = 8, 2
 ARMS = {  # name -> (coefficient, share of the steps after which it counts)
     "no balance loss": (0.0, 0.0), "coefficient 0.01": (0.01, 0.0), "coefficient 0.1": (0.1, 0.0),
@@ -156,14 +156,14 @@ def experiment(layer_steps: int = LAYER_STEPS, model_steps: int = MODEL_STEPS) -
 
 def stored() -> dict:
     """The committed result."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    arguments.out.write_text(json.dumps(experiment()) + "\n", encoding="utf-8")
+    write_result(arguments.out, experiment())
     print(f"written to {arguments.out}")
 
 

@@ -12,7 +12,6 @@ with 3 at half this learning rate, a first seed hardly began to write longer wit
 
 import argparse
 import datetime
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,12 @@ import torch
 from torch import Tensor
 
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.train.checkpoint import load
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig, RLTrainer
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "judge.json"
+RESULT = RESULTS / "judge.json"
 BONUS = {"biased": 3.0, "watched": 3.0, "fair": 0.0}
 DETECTOR = {"window": 5, "min_growth": 0.05, "max_gain": 0.01}  # 128 answers a batch: mean lengths are noisy by a tenth
 SEEDS, ROLLOUTS = range(3), 12
@@ -104,7 +104,7 @@ def train(
 
 def stored() -> dict:
     """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "machine", "versions", "date"}."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def main() -> None:
@@ -120,7 +120,7 @@ def main() -> None:
         if str(seed) not in found["runs"][name]:
             records = train(name, seed)
             found["runs"][name][str(seed)] = [rounded(record) for record in records]
-            arguments.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+            write_result(arguments.out, found)
             print(f"{name}, seed {seed}: length {[round(r['length']) for r in records]}, "
                   f"success {[round(r['success'], 2) for r in records]}", file=sys.stderr, flush=True)
     print(f"written to {arguments.out}")
@@ -128,7 +128,7 @@ def main() -> None:
 
 def done(path: Path, arms) -> dict:
     """The runs that an interrupted call has left: arm -> seed -> records."""
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+    runs = read_result(path)["runs"] if path.exists() else {}
     return {name: runs.get(name, {}) for name in arms}
 
 

@@ -10,7 +10,6 @@ kept or raised. `shipped`: the shipped model is asked for all records of a text 
 
 import argparse
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from torch import Tensor
 from minim1.config import LIGHTNING, SOFTMAX, M1Config
 from minim1.model.cache import DecodeCache
 from minim1.model.decoder import MiniM1
+from minim1.report.experiments import RESULTS, read_result, write_result
 
-OUT = Path(__file__).parents[1] / "results" / "long_context.json"
+OUT = RESULTS / "long_context.json"
 
 # Prefill
 
@@ -258,11 +258,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {"format": 1}
+    result = read_result(arguments.out) if arguments.out.exists() else {"format": 1}
 
     def keep(part: str, found: dict) -> None:
         result[part] = {"machine": machine("cpu"), "versions": versions(), "threads": 1, **found}
-        arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_result(arguments.out, result)
 
     for part in arguments.parts or ("shipped", "needles", "prefill"):
         if part == "shipped":

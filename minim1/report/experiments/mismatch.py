@@ -13,7 +13,6 @@ replaying the rollout's choice does.
 
 import argparse
 import datetime
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +24,11 @@ from torch import Tensor
 from minim1.evaluate import heldout_problems, prompt_ids, task_sampling
 from minim1.generation import Rollout, generate
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.train.checkpoint import Loaded, load
 from minim1.train.losses import token_logprobs
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "mismatch.json"
+RESULT = RESULTS / "mismatch.json"
 SEEDS = range(3)
 PROBLEMS = 64  # with up to 64 rows a decoding step runs all experts at once, with more it sorts tokens as training does
 SIZES = (0, 90, 180, 360)  # of the common mode: each in the middle of a stretch in which bf16 has one step
@@ -179,7 +179,7 @@ def _between(model, rollout: Rollout) -> dict[str, float]:
 
 def stored() -> dict:
     """The committed result: {"heads": {seed as text: rows}, "replay", "kernels", "machine", ...}."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def main() -> None:
@@ -194,7 +194,7 @@ def main() -> None:
         "replay": {str(seed): compare_replay(seed) for seed in SEEDS},
         "kernels": {str(seed): compare_kernels(seed) for seed in SEEDS},
     }
-    arguments.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    write_result(arguments.out, found)
     print(f"written to {arguments.out}")
 
 

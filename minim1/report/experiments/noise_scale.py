@@ -11,7 +11,6 @@ the noise, their mean the signal, less the noise that is left in a mean.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import minim1
 from minim1.data.corpus import encode_corpus, stdlib_corpus
 from minim1.data.packing import Batch, step_seed, text_rows
 from minim1.model.decoder import MiniM1
+from minim1.report.experiments import RESULTS, write_result
 from minim1.report.experiments.scaling import LENGTH, OPTIM, ROWS, config
 from minim1.train.loop import StageConfig, Trainer
 from minim1.train.losses import next_token_loss
@@ -29,7 +29,7 @@ from minim1.train.losses import next_token_loss
 WIDTH = 32
 STEPS = (10, 20, 40, 80)  # after so many steps of training the gradients of the groups are taken
 GROUPS, GROUP_ROWS = 48, 2  # 512 tokens in a group
-OUT = Path(__file__).parents[1] / "results" / "noise_scale.json"
+OUT = RESULTS / "noise_scale.json"
 
 
 def group_gradients(model: MiniM1, groups: Sequence[Batch]) -> tuple[Tensor, float]:
@@ -97,7 +97,7 @@ def main() -> None:
         points = run(seed, from_stream(train, seed))
         result["points"].append([{key: float(f"{value:.5g}") for key, value in point.items()} for point in points])
         print(f"seed {seed}: {result['points'][-1]}", flush=True)
-        arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_result(arguments.out, result)
 
 
 if __name__ == "__main__":

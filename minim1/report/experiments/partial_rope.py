@@ -8,7 +8,6 @@ value of the one before. Longer rows hold as many names among more tokens withou
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minim1.model.softmax import rotary, softmax_attention
+from minim1.report.experiments import RESULTS, write_result
 
 NAMES, VALUES, NAMED = 32, 8, 8  # possible names and values; named tokens in a row, and questions at its end
 WIDTH, HEADS, HEAD_DIM = 64, 4, 16
 TRAINED, LENGTHS = 32, (32, 64, 128, 256, 512)  # tokens before the questions: in training, and when asked
 STEPS, ROWS, LEARNING_RATE = 300, 64, 1e-2
-OUT = Path(__file__).parents[1] / "results" / "partial_rope.json"
+OUT = RESULTS / "partial_rope.json"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def main() -> None:
             for task, values in accuracy(learn(arm, seed), seed).items():
                 result["accuracy"][name][task].append([round(x, 4) for x in values])
                 print(f"seed {seed}, {name}, {task}: {[round(x, 2) for x in values]}", flush=True)
-    arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    write_result(arguments.out, result)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ also averages within each answer. A run that was interrupted goes on: finished (
 
 import argparse
 import datetime
-import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,13 +23,14 @@ import torch
 from minim1.evaluate import answer, heldout_problems, score, task_sampling
 from minim1.parts import Parts
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.tasks.pair import WAIT
 from minim1.train.checkpoint import load
 from minim1.train.losses import policy_loss as named_loss
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig, RLTrainer
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "policies.json"
+RESULT = RESULTS / "policies.json"
 SEEDS, ROLLOUTS = range(3), 12
 RATE = 2e-5
 
@@ -153,7 +153,7 @@ def rollouts_to(records: list[dict], accuracy: float) -> int | None:
 
 def stored() -> dict:
     """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "machine", "versions", "date"}."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def _one(name: str, seed: int, rollouts: int) -> tuple[str, int, list[dict]]:
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--rollouts", type=int, default=ROLLOUTS)
     arguments = parser.parse_args()
-    found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {"runs": {}}
+    found = read_result(arguments.out) if arguments.out.exists() else {"runs": {}}
     found |= {
         "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
         "settings": {"arms": {name: asdict(arm) for name, arm in ARMS.items()}, "rollouts": arguments.rollouts,
@@ -186,7 +186,7 @@ def main() -> None:
         for done in as_completed([pool.submit(_one, *task, arguments.rollouts) for task in missing]):
             name, seed, records = done.result()
             found["runs"].setdefault(name, {})[str(seed)] = records
-            arguments.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+            write_result(arguments.out, found)
             print(f"{name}, seed {seed}: accuracy {[r['accuracy'] for r in records]}", file=sys.stderr)
     print(f"written to {arguments.out}")
 

@@ -8,7 +8,6 @@ the value that this key had. Keys differ within a row, pairs and order are drawn
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,11 +19,12 @@ from torch import Tensor, nn
 
 from minim1.config import M1Config
 from minim1.model.decoder import MiniM1
+from minim1.report.experiments import RESULTS, read_result, write_result
 
 KEYS, VALUES, QUERIES = 64, 16, 32  # possible keys and values; keys asked for in a row
 ASK = VALUES  # in the place of a value: this token is a question
 SEEDS = [10, 11, 12]
-OUT = Path(__file__).parents[1] / "results" / "recall.json"
+OUT = RESULTS / "recall.json"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def main() -> None:
     if arguments.add is None:
         result = {"format": 1, **here, "seeds": SEEDS, "settings": {}, "curves": {}, "seconds": {}, "added": {}}
     else:
-        result = json.loads(arguments.out.read_text(encoding="utf-8"))
+        result = read_result(arguments.out)
         result.setdefault("added", {})[arguments.add] = here
     chosen = [(name, rival, setting) for name, rivals in SETTINGS.items() for rival, setting in rivals.items()
               if arguments.add in (None, rival)]
@@ -145,7 +145,7 @@ def main() -> None:
             curves, seconds = zip(*runs[name, rival])
             for key, value in (("settings", asdict(setting)), ("curves", curves), ("seconds", seconds)):
                 result[key].setdefault(name, {})[rival] = value
-            arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            write_result(arguments.out, result)
 
 
 if __name__ == "__main__":

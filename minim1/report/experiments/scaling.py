@@ -9,7 +9,6 @@ reaches at C is fitted with L = a C^-b, and the runs are drawn again, seed by se
 """
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from minim1.config import M1Config, hybrid_pattern
 from minim1.data.corpus import TokenStream, encode_corpus, stdlib_corpus
 from minim1.data.packing import Batch, heldout_windows, step_seed, text_rows
 from minim1.model.decoder import MiniM1
+from minim1.report.experiments import RESULTS, write_result
 from minim1.train.loop import StageConfig, Trainer
 from minim1.train.losses import next_token_loss
 from minim1.train.optim import OptimConfig
@@ -30,7 +30,7 @@ ROWS, LENGTH = 8, 256  # of a step
 STEPS = (12, 25, 50, 100, 200)  # when the held-out loss is asked for
 OPTIM = OptimConfig(learning_rate=3e-3, decay=0.0)
 WINDOWS = 48  # of held-out text
-OUT = Path(__file__).parents[1] / "results" / "scaling.json"
+OUT = RESULTS / "scaling.json"
 
 
 def config(width: int) -> M1Config:
@@ -137,7 +137,7 @@ def main() -> None:
             losses = [round(loss, 4) for loss in run(width, seed, train, windows)]
             result["losses"][str(width)].append(losses)
             print(f"seed {seed}, width {width}: {losses}", flush=True)
-            arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            write_result(arguments.out, result)
 
 
 if __name__ == "__main__":

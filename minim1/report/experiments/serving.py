@@ -9,7 +9,6 @@ tokens spent on several short thoughts and a vote. `rounded`: the model after it
 import argparse
 import copy
 import datetime
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -30,10 +29,11 @@ from minim1.evaluate import (
 from minim1.model.decoder import MiniM1
 from minim1.model.int8 import SKIPPED
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.tasks.base import parse_completion
 from minim1.train.checkpoint import Loaded, load
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "serving.json"
+RESULT = RESULTS / "serving.json"
 SEEDS, PROBLEMS = (0, 1, 2), 256
 PAIR_SEEDS = tuple(range(10))  # for `rounded`: three could not tell int8 from fp32
 MODELS = {"after SFT": "shipped/sft", "after RL": "shipped"}
@@ -145,7 +145,7 @@ def experiment(write) -> dict:
 
 def stored() -> dict:
     """The committed result."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=RESULT)
     out = parser.parse_args().out
-    experiment(lambda found: out.write_text(json.dumps(found) + "\n", encoding="utf-8"))
+    experiment(lambda found: write_result(out, found))
     print(f"written to {out}")
 
 

@@ -9,7 +9,6 @@ from the shipped models after SFT and after RL: what pass@k is estimated from. T
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from minim1.evaluate import (
 )
 from minim1.model.decoder import MiniM1
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem
 from minim1.tasks.pair import NO, WAIT, PairDemonstrator
@@ -37,7 +37,7 @@ from minim1.train.loop import StageConfig, Trainer
 from minim1.train.losses import next_token_loss
 from minim1.train.optim import OptimConfig
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "sft.json"
+RESULT = RESULTS / "sft.json"
 SEEDS, STEPS, EVERY, LENGTH, LEARNING_RATE = range(3), 40, 10, 256, 1.5e-3
 DOCUMENTS = {"pair": 32, "add": 8}  # a step
 PROBLEMS, SAMPLES = 64, 64  # of `count_right`
@@ -185,12 +185,12 @@ def experiment(out: Path, seeds: Sequence[int] = SEEDS) -> None:
                        for record in train(arm, seed)[1]]
             result["arms"][name].append(records)
             print(f"{name}, seed {seed}: {records[-1]}", file=sys.stderr, flush=True)
-        out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_result(out, result)
 
 
 def stored() -> dict:
     """The committed result."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def main() -> None:

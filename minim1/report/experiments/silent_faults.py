@@ -18,7 +18,7 @@ from minim1.data.corpus import encode_corpus, load_corpus
 from minim1.data.packing import Batch
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
-from minim1.report.experiments import RESULTS, provenance, write
+from minim1.report.experiments import RESULTS, provenance, write_result
 from minim1.report.faults import FAULTS
 from minim1.train.batches import Batches, Mixture
 from minim1.train.checkpoint import load
@@ -85,7 +85,7 @@ def main() -> None:
             found["runs"][arm].append(train(arm, seed))
             print(f"{arm}, seed {seed}: {found['runs'][arm][-1]['loss'][-1][1]} seen, "
                   f"{found['runs'][arm][-1]['right']} with the right parts", file=sys.stderr)
-            write(arguments.out, found)
+            write_result(arguments.out, found)
     print(f"written to {arguments.out}")
 
 

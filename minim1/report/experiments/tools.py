@@ -22,6 +22,7 @@ from minim1.data.chat import encode_chat
 from minim1.data.packing import Batch, pack_documents, step_seed
 from minim1.data.tokenizer import Tokenizer
 from minim1.evaluate import task_sampling
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.tasks.base import Problem
 from minim1.tasks.errands import ERRANDS
 from minim1.train.agent import AgentTrainer
@@ -30,7 +31,7 @@ from minim1.train.loop import StageConfig, Trainer
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig
 
-OUT = Path(__file__).parents[1] / "results" / "tools.json"
+OUT = RESULTS / "tools.json"
 STEPS, DOCUMENTS, LENGTH, LEARNING_RATE = 150, 24, 256, 1.5e-3
 PRODUCTS, CALLS, HOPS = 0.6, 0.5, (1, 2, 3)  # share of products; of those, worked out with a call; look-ups of a chain
 TOKENS = 48  # of one turn
@@ -144,7 +145,7 @@ def reinforce(loaded, seed: int, *, rollouts: int = ROLLOUTS, prompts: int = PRO
 
 def stored(path: Path = OUT) -> dict:
     """The committed result."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_result(path)
 
 
 def main() -> None:
@@ -166,7 +167,7 @@ def main() -> None:
         run |= {"rl": reinforce(loaded, seed), "after_rl": products(loaded, seed)}
         run["cpu_seconds"] = round(time.process_time() - began)
         result["runs"].append(run)
-        arguments.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_result(arguments.out, result)
         print(json.dumps(run), flush=True)
 
 

@@ -9,7 +9,6 @@ against pattern collapse. All settings were fixed before the first run; threshol
 
 import argparse
 import datetime
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +19,13 @@ import torch
 from torch import Tensor
 
 from minim1.report.bench.command import machine, versions
+from minim1.report.experiments import RESULTS, read_result, write_result
 from minim1.report.experiments.judge import done, rounded
 from minim1.train.checkpoint import load
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import Experience, RLConfig, RLTrainer
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "windows.json"
+RESULT = RESULTS / "windows.json"
 WINDOWS = (40, 48, 56, 64, 72, 80)  # tokens; M1's, in thousands (report §5)
 SEEDS, ROLLOUTS = range(3), 12
 
@@ -179,7 +179,7 @@ DESCRIBED = ("perplexity", "length_right", "length_wrong", "cut_right", "cut_wro
 
 def stored() -> dict:
     """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "machine", "versions", "date"}."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return read_result(RESULT)
 
 
 def main() -> None:
@@ -196,7 +196,7 @@ def main() -> None:
         if str(seed) not in found["runs"][name]:
             records = train(name, seed)
             found["runs"][name][str(seed)] = [rounded(record) for record in records]
-            arguments.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+            write_result(arguments.out, found)
             print(f"{name}, seed {seed}: windows {[r['window'] for r in records]}", file=sys.stderr, flush=True)
     print(f"written to {arguments.out}")
 
