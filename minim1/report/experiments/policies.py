@@ -9,38 +9,35 @@ bounds of its paper. The arms "large step" take 15 times that rate. CISPO, DAPO 
 also averages within each answer. A run that was interrupted goes on: finished (arm, seed) pairs are kept.
 """
 
-import argparse
-import datetime
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 
 from minim1.evaluate import answer, heldout_problems, score, task_sampling
 from minim1.parts import Parts
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, runner
+from minim1.report.experiments import stored as stored_result
 from minim1.tasks.pair import WAIT
 from minim1.train.checkpoint import load
 from minim1.train.losses import policy_loss as named_loss
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig, RLTrainer
 
-RESULT = RESULTS / "policies.json"
-SEEDS, ROLLOUTS = range(3), 12
-RATE = 2e-5
+ROLLOUTS, RATE = 12, 2e-5
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy loss, its learning rate and options, and the bounds by which `clipped` counts (CISPO's: DAPO's)."""
+    """A policy loss, its learning rate and options, and the bounds by which `clipped` counts (CISPO's: DAPO's).
+
+    updates: into how many a rollout batch is split; it has two prompts for each, so that an update is always one of 32
+    answers, and 16 updates are 12 x 16 optimiser steps as 1 is: what differs is how old the answers are.
+    """
 
     loss: str
     learning_rate: float = RATE
+    updates: int = 16
     options: dict = field(default_factory=dict)
     eps_low: float = 0.2
     eps_high: float = 0.28
@@ -53,9 +50,12 @@ ARMS = {
     "ppo": Arm("ppo", eps_high=0.2),
     "cispo, large step": Arm("cispo", 15 * RATE),
     "dapo, large step": Arm("dapo", 15 * RATE),
-    "cispo, large step, cap 1.28": Arm("cispo", 15 * RATE, {"max_weight": 1.28}),
+    "cispo, large step, cap 1.28": Arm("cispo", 15 * RATE, options={"max_weight": 1.28}),
+    **{f"{loss}, {says}": Arm(loss, eps_high=0.2 if loss == "grpo" else 0.28, **how)
+       for says, how in (("1 update", {"updates": 1}), ("4 updates", {"updates": 4}),
+                         ("recipe's rate", {"learning_rate": 3 * RATE})) for loss in ("cispo", "dapo", "grpo")},
 }
-GROUPS = ("all", "positive", "wait", "positive wait", "positive first wait")  # the last is not in the committed runs
+GROUPS = ("all", "positive", "wait", "positive wait", "positive first wait")
 OLD_PROBABILITY = (0.0, 0.01, 0.03, 0.1, 0.3, 0.9, 1.0)  # edges of the bins of `by_old_probability`
 
 
@@ -102,7 +102,7 @@ def train(
     """RL on the pair-sum family from the SFT model; one record per rollout batch, the first before any learning.
 
     Args: arm: a name in `ARMS` or an `Arm`; policy_loss: instead of the arm's; prompts, samples, updates: size of a
-        rollout batch and into how many updates it is split; problems: how many held-out ones are evaluated each time;
+        rollout batch and into how many updates it is split, where the arm has 16 of them (see `Arm`); problems: how many held-out ones are evaluated each time;
         on_rollout: called with each record as soon as there is one.
     Returns: records with "rollout" (0: the SFT model), "accuracy" (held-out, sampled), "wait" (share of <wait> after a
         first failed try), "thinking" (tokens); from the first rollout on also "reward", "entropy" (nats), "ratio_max",
@@ -114,9 +114,10 @@ def train(
     arm = ARMS[arm] if isinstance(arm, str) else arm
     model, tokenizer, _ = load("shipped/sft")
     optim = OptimConfig(learning_rate=arm.learning_rate, weight_decay=0.0, warmup=0.0, decay=0.0)
+    batches = 16 // arm.updates  # in one record
     config = RLConfig(
-        steps=rollouts, optim=optim, prompts_per_rollout=prompts, samples_per_prompt=samples, updates_per_rollout=updates,
-        policy_options=dict(arm.options), seed=seed,
+        steps=rollouts * batches, optim=optim, prompts_per_rollout=max(1, prompts // batches), samples_per_prompt=samples,
+        updates_per_rollout=max(1, updates // batches), policy_options=dict(arm.options), seed=seed,
     )
     parts = Parts(policy_loss=policy_loss or named_loss(arm.loss))
     trainer = Watched(model, tokenizer, config, arm=arm, parts=parts, quiet=True)
@@ -135,9 +136,25 @@ def train(
             on_rollout(records[-1])
 
     note(0, {})
-    for step in range(rollouts):
-        note(step + 1, trainer.advance(step))
+    for rollout in range(rollouts):
+        note(rollout + 1, _together([trainer.advance(rollout * batches + i) for i in range(batches)]))
     return records
+
+
+def _together(batches: list[dict]) -> dict:
+    """The metrics of several rollout batches as those of one: counts are added, the rest averaged."""
+    found = {}
+    for name in dict.fromkeys(name for batch in batches for name in batch):  # one without any signal lacks some
+        values = [batch[name] for batch in batches if name in batch]
+        if name == "by_update":
+            found[name] = [update for updates in values for update in updates]
+        elif name == "by_old_probability":
+            found[name] = [[sum(counts) for counts in zip(*each)] for each in zip(*values)]
+        elif name.endswith("tokens"):
+            found[name] = sum(values)
+        else:
+            found[name] = max(values) if name.endswith("_max") else sum(values) / len(values)
+    return found
 
 
 def clipped_share(records: list[dict], group: str = "all", *, first: int = 1, last: int = ROLLOUTS) -> float:
@@ -152,44 +169,22 @@ def rollouts_to(records: list[dict], accuracy: float) -> int | None:
 
 
 def stored() -> dict:
-    """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "machine", "versions", "date"}."""
-    return read_result(RESULT)
+    """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "places", "units"}."""
+    return stored_result("policies")
 
 
-def _one(name: str, seed: int, rollouts: int) -> tuple[str, int, list[dict]]:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    return name, seed, [_rounded(record) for record in train(name, seed, rollouts)]
+def run(arm: str, seed: int, scale: str) -> list[dict]:
+    """`train` at a scale."""
+    if scale == "smoke":
+        return train(arm, seed, 1, prompts=16, samples=2, problems=8)
+    return train(arm, seed)
 
 
-def _rounded(record: dict) -> dict:
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in record.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--rollouts", type=int, default=ROLLOUTS)
-    arguments = parser.parse_args()
-    found = read_result(arguments.out) if arguments.out.exists() else {"runs": {}}
-    found |= {
-        "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
-        "settings": {"arms": {name: asdict(arm) for name, arm in ARMS.items()}, "rollouts": arguments.rollouts,
-                     "groups": GROUPS, "old_probability": OLD_PROBABILITY, "threads": 1},
-    }
-    missing = [
-        (name, seed) for seed in arguments.seeds for name in arguments.arms if str(seed) not in found["runs"].get(name, {})
-    ]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_one, *task, arguments.rollouts) for task in missing]):
-            name, seed, records = done.result()
-            found["runs"].setdefault(name, {})[str(seed)] = records
-            write_result(arguments.out, found)
-            print(f"{name}, seed {seed}: accuracy {[r['accuracy'] for r in records]}", file=sys.stderr)
-    print(f"written to {arguments.out}")
-
+COMPARED = tuple(f"{loss}{how}" for how in ("", ", 1 update") for loss in ("cispo", "dapo", "grpo"))
+EXPERIMENT = Experiment(
+    "policies", {arm: range(5 if arm in COMPARED else 3) for arm in ARMS}, run,
+    {"rollouts": ROLLOUTS, "groups": GROUPS, "old_probability": OLD_PROBABILITY, "rate": RATE},
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)
