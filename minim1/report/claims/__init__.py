@@ -15,7 +15,7 @@ from minim1.report.experiments import Experiment
 VERDICTS = ("exact", "holds", "partly", "mechanism shown by construction", "not at this scale",
             "does not follow from the published numbers")
 STRONGEST = ("parameters", "linear", "flops", "clipping", "cispo")  # what the page leads with
-GROUPS = ("arithmetic", "systems", "network", "reading", "policy", "stability", "reasoning")
+GROUPS = ("arithmetic", "systems", "network", "reading", "policy", "stability", "reasoning", "rewards")
 Results = Mapping[str, Mapping]  # the result of each experiment by name
 
 

@@ -1,0 +1,3 @@
+"""Claims that are still to be written."""
+
+ROWS = ()
