@@ -10,6 +10,7 @@ from pathlib import Path
 
 from minim1.errors import Interrupted, UserError
 from minim1.report.bench import command
+from minim1.report.claims import command as claims
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("bench", help="time ours against other implementations, after checking that both agree")
     command.add_arguments(verb)
     verb.set_defaults(function=command.run)
+
+    verb = verbs.add_parser("claims", help="what the M1 report says, what we measure, and the verdict")
+    claims.add_arguments(verb)
+    verb.set_defaults(function=_claims)
 
     verb = verbs.add_parser("doctor", help="what this machine has, and what to expect")
     verb.add_argument("--json", action="store_true")
@@ -330,6 +335,13 @@ def _report(arguments) -> None:
     if arguments.out:
         write_json(Path(arguments.out), result)
     print(json.dumps(result) if arguments.json else text(result))
+
+
+def _claims(arguments) -> None:
+    from minim1.course.scale import scale
+
+    stored = "cpu" if arguments.stored else None  # what is committed was measured at this scale
+    claims.run(arguments, arguments.scale or stored or scale().name)
 
 
 def _doctor(arguments) -> None:

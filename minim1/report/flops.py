@@ -5,15 +5,13 @@ same for each token, attention costs more for each token that is there already. 
 Pure arithmetic; 2 FLOPs for a multiply-add throughout. R1's and Qwen3's sizes are those of their public config.json.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from minim1.config import LIGHTNING, M1Config, preset
+from minim1.report.published import fig1_right
 
-PUBLISHED = Path(__file__).parent / "published" / "fig1_right.csv"
 K = 1024  # tokens; what the figure's axis counts in
 
 
@@ -117,8 +115,5 @@ def ratio(convention: str, tokens: int, rival: str = "DeepSeek-R1", *, marginal:
 def published() -> dict[str, list[tuple[int, float]]]:
     """The points of the report's figure 1 (right): model -> [(generated tokens, FLOPs)]."""
     names = {"M1": "MiniMax-M1", "R1": "DeepSeek-R1", "Qwen3": "Qwen3-235B"}
-    points = {name: [] for name in MODELS}
-    with PUBLISHED.open(encoding="utf-8") as file:
-        for row in csv.DictReader(line for line in file if not line.startswith("#")):
-            points[names[row["model"]]].append((K * int(row["gen_len_K"]), 1e16 * float(row["flops_1e16"])))
-    return points
+    drawn = {names[short]: [(K * n, 1e16 * value) for n, value in points] for short, points in fig1_right().items()}
+    return {name: drawn[name] for name in MODELS}

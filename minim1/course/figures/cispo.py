@@ -1,12 +1,10 @@
 """The figures of chapter 12. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import minim1
 from minim1.course.look import COLOURS, shades
+from minim1.report.published import fig2 as published  # noqa: F401  what chapter 12 draws
 
 LOOKS = {  # arm or loss -> colour, dashes, marker: what clips is purple, what does not is black or grey; the tight cap is brown
     "reinforce": (COLOURS["grey"], "dot", "circle-open"), "cispo": (COLOURS["text"], "solid", "circle"),
@@ -162,16 +160,6 @@ def spread(seeds, field: str) -> dict[int, tuple[float, float, float]]:
             if record.get(field, 0) > 0 or field in record and field != "ratio_max":  # 0: nothing was trained
                 values.setdefault(record["rollout"], []).append(record[field])
     return {at: (min(v), statistics.median(v), max(v)) for at, v in sorted(values.items())}
-
-
-def published() -> dict[str, dict[int, float]]:
-    """Figure 2 of the M1 report: algorithm -> {step: AIME 2024 accuracy in percent}."""
-    path = Path(minim1.__file__).parent / "report" / "published" / "fig2.csv"
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    found: dict[str, dict[int, float]] = {}
-    for row in csv.DictReader(lines):
-        found.setdefault(row["algo"].lower(), {})[int(row["step"])] = float(row["aime24_avg32"])
-    return found
 
 
 def first_at(curve: Mapping[int, float], level: float) -> int | None:

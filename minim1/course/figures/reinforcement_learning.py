@@ -1,13 +1,10 @@
 """The figures of chapter 11. Each function takes the numbers it draws and returns a plotly figure, for `show`."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import minim1
 from minim1.course.look import COLOURS, shades, style
+from minim1.report.published import fig4 as published  # noqa: F401  what chapter 11 draws
 
-PUBLISHED = Path(minim1.__file__).parent / "report" / "published"
 ABOVE = dict(orientation="h", y=1.06, yanchor="bottom", x=0)
 
 
@@ -137,15 +134,6 @@ def clipped(shares: Mapping[str, Sequence[Sequence[float]]], by_probability: Seq
     fig.update_xaxes(title="old probability of the token", type="category", tickfont_size=11, row=1, col=2)
     return fig.update_layout(legend=dict(orientation="h", y=1.12, yanchor="bottom", x=0), margin=dict(t=90, r=8),
                              height=420)
-
-
-def published() -> dict[str, list[tuple[int, float]]]:
-    """Figure 4 of M1's report: series, such as "AIME24 acc" (%) and "AIME24 len" (tokens), -> (step, value)."""
-    lines = (PUBLISHED / "fig4.csv").read_text(encoding="utf-8").splitlines()
-    found: dict[str, list[tuple[int, float]]] = {}
-    for row in csv.DictReader(line for line in lines if not line.startswith("#")):
-        found.setdefault(row["series"], []).append((int(row["step"]), float(row["value"])))
-    return found
 
 
 def growth(theirs: Mapping[str, Sequence[tuple[int, float]]], ours: Mapping[str, Sequence[Mapping]]):

@@ -1,12 +1,15 @@
 """Which policy loss learns how fast, and whose tokens does the clip throw away? Short RL runs from the SFT model.
 
-    python -m minim1.report.experiments.policies       # half an hour on two cores; writes report/results/policies.json
+    python -m minim1.report.experiments.policies       # under an hour on two cores; what is stored is not run again
 
 Every arm starts from `load("shipped/sft")` and gets the same prompts for the same seed. The settings were fixed before
 any arm was compared: the recipe's batch (32 prompts x 16 answers, 16 updates), a constant learning rate of 2e-5, a third
 of the recipe's, so that the rise takes several rollouts (chosen with CISPO and DAPO on seed 100), each loss with the
-bounds of its paper. The arms "large step" take 15 times that rate. CISPO, DAPO and PPO differ in the clip alone; GRPO
-also averages within each answer. A run that was interrupted goes on: finished (arm, seed) pairs are kept.
+bounds of its paper. CISPO, DAPO and PPO differ in the clip alone; GRPO also averages within each answer.
+
+How old may answers get? With 16 updates a batch the last update learns from a policy 15 steps old, as M1's did; the arms
+with 4 and 1 keep the size of an update, the number of updates and of tokens, and draw smaller batches more often. Two
+more rates: the recipe's own, and "large step", 15 times as large, where training is known to break.
 """
 
 from collections.abc import Callable
@@ -97,7 +100,7 @@ class Watched(RLTrainer):
 def train(
     arm: str | Arm = "cispo", seed: int = 0, rollouts: int = ROLLOUTS, *, policy_loss: Callable | None = None,
     prompts: int = 32, samples: int = 16, updates: int = 16, problems: int = 256,
-    on_rollout: Callable[[dict], None] | None = None,
+    device: str = "cpu", on_rollout: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """RL on the pair-sum family from the SFT model; one record per rollout batch, the first before any learning.
 
@@ -113,6 +116,7 @@ def train(
     """
     arm = ARMS[arm] if isinstance(arm, str) else arm
     model, tokenizer, _ = load("shipped/sft")
+    model.to(device)
     optim = OptimConfig(learning_rate=arm.learning_rate, weight_decay=0.0, warmup=0.0, decay=0.0)
     batches = 16 // arm.updates  # in one record
     config = RLConfig(
@@ -177,6 +181,8 @@ def run(arm: str, seed: int, scale: str) -> list[dict]:
     """`train` at a scale."""
     if scale == "smoke":
         return train(arm, seed, 1, prompts=16, samples=2, problems=8)
+    if scale == "gpu":
+        return train(arm, seed, prompts=64, problems=1024, device="cuda")
     return train(arm, seed)
 
 
