@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minim1.course.look import COLOURS, style
+from minim1.report.experiments.mismatch import bf16_step
 
 ABOVE = dict(orientation="h", y=1.06, yanchor="bottom", x=0)
 BANDS = {"1/4": 1 / 4, "1/3": 1 / 3, "1/(2 + 1/e)": 1 / (2 + math.exp(-1))}  # of four, of three, of two and one behind
@@ -53,15 +54,6 @@ def grid(magnitude: float = 180.0):
     worst = (rounded - exact).abs().max().item()
     return fig.update_layout(
         legend=ABOVE, title=f"logits near {magnitude:g}: steps of {step:g}, up to {worst:.2f} wrong", margin_t=80)
-
-
-def bf16_step(magnitude: float) -> float:
-    """The distance of neighbouring bf16 numbers around one: 8 significant bits.
-
-    >>> bf16_step(180.0)
-    1.0
-    """
-    return 2.0 ** (math.floor(math.log2(abs(magnitude))) - 7)
 
 
 def heads(rows: Mapping[str, Sequence[Mapping]]):

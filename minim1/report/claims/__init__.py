@@ -21,25 +21,27 @@ Results = Mapping[str, Mapping]  # the result of each experiment by name
 
 @dataclass(frozen=True)
 class Measured:
-    """A quantity: what it is, one value for each seed, and how to write it (a format of one number)."""
+    """A quantity: what it is, one value for each seed (none where no run came that far), and how to write one."""
 
     what: str
     values: Sequence[float]
     form: str = "{:.3g}"
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.values)
+    def median(self) -> float | None:
+        return statistics.median(self.values) if self.values else None
 
     @property
-    def range(self) -> tuple[float, float]:
-        return min(self.values), max(self.values)
+    def range(self) -> tuple[float, float] | None:
+        return (min(self.values), max(self.values)) if self.values else None
 
     def __str__(self) -> str:
         """
         >>> str(Measured("share", [0.1, 0.3, 0.2], "{:.0%}")), str(Measured("parameters", [456], "{:,}"))
         ('20% [10%, 30%]', '456')
         """
+        if not self.values:
+            return "none"
         middle, ends = self.form.format(self.median), [self.form.format(end) for end in self.range]
         return middle if ends == [middle, middle] else f"{middle} [{', '.join(ends)}]"
 

@@ -84,9 +84,12 @@ def _further(experiment, result: dict) -> list[int]:
 
 
 def _stored(experiment, folder: Path, scale: str) -> dict:
-    from minim1.report.experiments import begin
+    from minim1.report.experiments import begin, missing
 
     path = experiment.path(folder, scale)
     if not path.exists():
         raise UserError(f"{path} is not there; run it: minim1 claims --scale {scale}")
-    return begin(experiment, scale, path)
+    result = begin(experiment, scale, path)
+    if scale != "smoke" and (lacking := len(list(missing(experiment, result)))):
+        raise UserError(f"{path} is not finished: {lacking} runs are missing; run them: minim1 claims --scale {scale}")
+    return result

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from minim1.report.palette import INKS
 
@@ -23,10 +24,10 @@ def lines(panels: Mapping[str, Lines], looks: Mapping[str, str], *, x: str | Seq
     fig = make_subplots(rows=1, cols=len(panels), subplot_titles=list(panels), horizontal_spacing=spacing,
                         shared_yaxes=shared_y)
     named = set()
-    for column, (title, entries) in enumerate(panels.items(), 1):
+    for column, entries in enumerate(panels.values(), 1):
         for name, (places, seeds) in entries.items():
             colour, dash, symbol = INKS[looks[name]]
-            points = [(at, [v for v in each if v is not None]) for at, each in zip(places, zip(*seeds))]
+            points = [(at, [v for v in each if v is not None]) for at, each in zip(places, zip_longest(*seeds))]
             points = [(at, each) for at, each in points if each]
             where, low, high = [at for at, _ in points], [min(v) for _, v in points], [max(v) for _, v in points]
             if len(seeds) > 1:

@@ -24,11 +24,11 @@ def to_json(answer: Answer) -> dict:
     row, finding, results = answer
     first = finding.measured[0]
     return {
-        "id": row.name, "verdict": finding.verdict, "median": first.median, "range": list(first.range),
+        "id": row.name, "verdict": finding.verdict, "median": first.median, "range": first.range,
         "seeds": sorted({seed for result in results.values() for seed in seeds(result)}),
         "number": row.number, "claim": row.claim, "published": row.published, "source": row.source,
         "sentence": finding.sentence,
-        "measured": [{"what": m.what, "values": list(m.values), "median": m.median, "range": list(m.range)}
+        "measured": [{"what": m.what, "values": list(m.values), "median": m.median, "range": m.range}
                      for m in finding.measured],
         "experiments": {name: result["places"] for name, result in results.items()},
     }

@@ -109,16 +109,16 @@ def _cispo(results: Results) -> Finding:
     grpo, final = _speed_up(runs, "", "grpo"), {loss: _final(runs, loss) for loss in LOSSES}
     grpo_worse = all(g < min(c, d) for g, c, d in zip(final["grpo"], final["cispo"], final["dapo"]))
     if not against:
-        return Finding("not at this scale", [Measured("DAPO's steps over CISPO's", [1.0])],
+        return Finding("not at this scale", [Measured("DAPO's steps over CISPO's", [])],
                        f"No run reached an accuracy of {LEVEL}.")
     twice = statistics.median(against) >= 1.8
     others = [(f"the same, {says}", _speed_up(runs, how)) for says, how in
               (("4 updates", ", 4 updates"), ("three times the rate", ", recipe's rate"))]
     measured = [
         Measured(f"DAPO's steps to {LEVEL} over CISPO's, 16 updates a batch", against, "{:.2f}"),
-        Measured("the same, 1 update", on_policy or [1.0], "{:.2f}"),
+        Measured("the same, 1 update", on_policy, "{:.2f}"),
         *(Measured(what, found, "{:.2f}") for what, found in others if found),
-        Measured("GRPO's over CISPO's, 16 updates", grpo or [1.0], "{:.2f}"),
+        Measured("GRPO's over CISPO's, 16 updates", grpo, "{:.2f}"),
         *(Measured(f"{loss.upper()}: accuracy at the end", found, "{:.2f}") for loss, found in final.items()),
     ]
     return Finding(
@@ -164,15 +164,15 @@ def _entropy(results: Results) -> Finding:
              for name, arm in (("base", "cispo"), ("recipe", "cispo, recipe's rate"), ("large", "cispo, large step"))}
     calm = {name: max(found, default=1.0) <= 2 for name, found in moved.items()}
     dapo = [_factor(records) for records in values(runs, "dapo")]
-    shown = {name: Measured("", found or [1.0], "{:.2f}") for name, found in moved.items()}
+    shown = {name: Measured("", found, "{:.2f}") for name, found in moved.items()}
     return Finding(
         verdict(calm["base"] and calm["recipe"], calm["base"]),
-        [Measured("CISPO: largest change of entropy from the first batch on, as a factor", moved["base"] or [1.0], "{:.2f}"),
-         Measured("the same at three times the rate", moved["recipe"] or [1.0], "{:.2f}"),
-         Measured("the same at fifteen times the rate", moved["large"] or [1.0], "{:.2f}"),
-         Measured("DAPO, at CISPO's rate", dapo or [1.0], "{:.2f}")],
+        [Measured("CISPO: largest change of entropy from the first batch on, as a factor", moved["base"], "{:.2f}"),
+         Measured("the same at three times the rate", moved["recipe"], "{:.2f}"),
+         Measured("the same at fifteen times the rate", moved["large"], "{:.2f}"),
+         Measured("DAPO, at CISPO's rate", dapo, "{:.2f}")],
         f"CISPO's entropy moves by a factor of {shown['base']} during the rise, DAPO's by "
-        f"{Measured('', dapo or [1.0], '{:.2f}')}; nothing in the loss guards it: at three times the rate the factor is "
+        f"{Measured('', dapo, '{:.2f}')}; nothing in the loss guards it: at three times the rate the factor is "
         f"{shown['recipe']}, at fifteen times {shown['large']}.",
     )
 

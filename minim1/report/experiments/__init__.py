@@ -66,9 +66,12 @@ def provenance(threads: int = 1, device: str = "cpu") -> dict:
 def read_result(path: Path) -> dict:
     """A result as `write_result` left it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as problem:
-        raise UserError(f"{path} is no JSON ({problem}); move it away, or restore the committed one") from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:  # not there, not text, no JSON
+        raise UserError(f"{path} cannot be read ({problem}); move it away, or restore the committed one") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, not a result; move it away, or restore the committed one")
+    return found
 
 
 def stored(name: str) -> dict:
@@ -112,13 +115,13 @@ def add(result: dict, arm: str, seed: int, value: object, seconds: float, place:
 
 
 def rounded(value: object) -> object:
-    """The value with five significant digits in every float, at any depth, ready for JSON.
+    """The value with five significant digits in every fraction, at any depth, ready for JSON.
 
-    >>> rounded({"loss": [1.23456789, 2]})
-    {'loss': [1.2346, 2]}
+    >>> rounded({"loss": [1.23456789, 2, 1234567.0]})
+    {'loss': [1.2346, 2, 1234567.0]}
     """
     if isinstance(value, float):
-        return float(f"{value:.5g}")
+        return value if value.is_integer() else float(f"{value:.5g}")
     if isinstance(value, Mapping):
         return {str(name): rounded(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -130,7 +133,7 @@ def write_result(path: Path, result: dict) -> None:
     """Write a result whole: an interrupted run leaves the one before it."""
     from minim1.train.checkpoint import write_whole
 
-    text = json.dumps(result) + "\n"
+    text = json.dumps(result, allow_nan=False) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 

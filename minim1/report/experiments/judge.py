@@ -1,6 +1,6 @@
 """What does a judge that likes length do to RL, and does an online detector see it in time? (report §4.2.2)
 
-    python -m minim1.report.experiments.judge          # ten minutes on one core; writes report/results/judge.json
+    python -m minim1.report.experiments.judge          # ten minutes on one core; into report/results/judge.json
 
 RL on the pair-sum family from the SFT model. The judge is a script, and its bias is planted: it grades 1 for a right
 answer, plus `bonus` times length / window. With a bonus of 1 an answer that never ends loses against a right one of
@@ -10,25 +10,20 @@ is what the verifier says; the judge's grade is what is trained on. The plan was
 with 3 at half this learning rate, a first seed hardly began to write longer within 12 batches.
 """
 
-import argparse
-import datetime
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, runner
+from minim1.report.experiments import stored as stored_result
 from minim1.train.checkpoint import load
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig, RLTrainer
 
-RESULT = RESULTS / "judge.json"
 BONUS = {"biased": 3.0, "watched": 3.0, "fair": 0.0}
 DETECTOR = {"window": 5, "min_growth": 0.05, "max_gain": 0.01}  # 128 answers a batch: mean lengths are noisy by a tenth
-SEEDS, ROLLOUTS = range(3), 12
+ROLLOUTS = 12
 
 
 def length_bias(
@@ -103,38 +98,19 @@ def train(
 
 
 def stored() -> dict:
-    """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "machine", "versions", "date"}."""
-    return read_result(RESULT)
+    """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "places", "units"}."""
+    return stored_result("judge")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    found = {
-        "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
-        "settings": {"bonus": BONUS, "detector": DETECTOR, "threads": 1}, "runs": done(arguments.out, BONUS),
-    }
-    for seed, name in ((seed, name) for seed in SEEDS for name in BONUS):
-        if str(seed) not in found["runs"][name]:
-            records = train(name, seed)
-            found["runs"][name][str(seed)] = [rounded(record) for record in records]
-            write_result(arguments.out, found)
-            print(f"{name}, seed {seed}: length {[round(r['length']) for r in records]}, "
-                  f"success {[round(r['success'], 2) for r in records]}", file=sys.stderr, flush=True)
-    print(f"written to {arguments.out}")
+def run(arm: str, seed: int, scale: str) -> list[dict]:
+    """`train` at a scale."""
+    if scale == "smoke":
+        return train(arm, seed, 2, prompts=2, samples=4, updates=2)
+    return train(arm, seed)
 
 
-def done(path: Path, arms) -> dict:
-    """The runs that an interrupted call has left: arm -> seed -> records."""
-    runs = read_result(path)["runs"] if path.exists() else {}
-    return {name: runs.get(name, {}) for name in arms}
-
-
-def rounded(record: dict) -> dict:
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in record.items()}
-
+EXPERIMENT = Experiment("judge", {arm: range(3) for arm in BONUS}, run,
+                        {"bonus": BONUS, "detector": DETECTOR, "rollouts": ROLLOUTS})
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

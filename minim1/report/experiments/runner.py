@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 from minim1.errors import UserError
@@ -26,12 +28,11 @@ def run(experiments: Sequence[Experiment], scale: str, folder: Path = RESULTS, *
     Raises: UserError for a result in `folder` that cannot be added to, before anything runs.
     """
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+    if scale == "smoke" and seeds is None:  # each arm once: to see that it works
+        experiments = [replace(e, arms={arm: own[:1] for arm, own in e.arms.items()}) for e in experiments]
     paths = {e.name: e.path(folder, scale) for e in experiments}
     results = {e.name: begin(e, scale, paths[e.name]) for e in experiments}
     units = [(e, arm, seed) for e in experiments for arm, seed in missing(e, results[e.name], seeds)]
-    if scale == "smoke" and seeds is None:  # each arm once: to see that it works
-        first = {(e.name, arm): seed for e, arm, seed in reversed(units)}
-        units = [(e, arm, seed) for e, arm, seed in units if first[e.name, arm] == seed]
     if not units:
         return results
     _writable(folder)
@@ -41,24 +42,32 @@ def run(experiments: Sequence[Experiment], scale: str, folder: Path = RESULTS, *
     def keep(experiment: Experiment, arm: str, seed: int, value: object, seconds: float) -> None:
         nonlocal done
         done += 1
-        add(results[experiment.name], arm, seed, value, seconds, place)
-        write_result(paths[experiment.name], results[experiment.name])
+        result = results[experiment.name] = begin(experiment, scale, paths[experiment.name])  # another run may add, too
+        add(result, arm, seed, value, seconds, place)
+        write_result(paths[experiment.name], result)
         left = (time.perf_counter() - begun) / done * (len(units) - done)
         say(f"[{done}/{len(units)}] {experiment.name}: {arm}, seed {seed}, {seconds:.0f} s; about {left / 60:.0f} min left")
 
     count = processes or (1 if scale == "gpu" else min(2, os.cpu_count() or 1))
-    together = [unit for unit in units if not unit[0].alone]
+    before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet_worker) as pool:
-        waiting = {pool.submit(measure, e.run, arm, seed, scale): (e, arm, seed) for e, arm, seed in together}
+        waiting = {pool.submit(measure, e.run, arm, seed, scale): (e, arm, seed) for e, arm, seed in units if not e.alone}
         try:
-            for future in as_completed(waiting):
-                keep(*waiting[future], *future.result())
+            for future in as_completed(list(waiting)):
+                value = future.result()
+                keep(*waiting.pop(future), *value)
             for e, arm, seed in (unit for unit in units if unit[0].alone):
                 keep(e, arm, seed, *pool.submit(measure, e.run, arm, seed, scale).result())
-        except BaseException:
+        except BaseException as stopped:
+            for future, unit in waiting.items():
+                if future.done() and not future.cancelled() and not future.exception():
+                    keep(*unit, *future.result())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
+            if isinstance(stopped, BrokenProcessPool):
+                raise UserError("a process ended by itself, perhaps for want of memory; what was finished is stored, so run "
+                                "it again") from None
             raise
     return results
 
@@ -71,8 +80,15 @@ def measure(function: Callable, arm: str, seed: int, scale: str) -> tuple[object
     torch.set_flush_denormal(True)
     clock = time.perf_counter if scale == "gpu" else time.process_time
     began = clock()
+    children = _children_seconds()
     value = function(arm, seed, scale)
-    return value, clock() - began
+    return value, clock() - began + (_children_seconds() - children if scale != "gpu" else 0.0)
+
+
+def _children_seconds() -> float:
+    """Processor time of this process's own children that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def main(experiment: Experiment, about: str) -> None:

@@ -1,18 +1,16 @@
 """What does a fine-tuned model learn from which tokens, how often does it reflect, and what does sampling more find?
 
-    python -m minim1.report.experiments.sft        # minutes on one core; writes minim1/report/results/sft.json
+    python -m minim1.report.experiments.sft        # minutes on one core; into report/results/sft.json
 
 Two parts. `train` fine-tunes the model that comes out of pretraining, once for each arm and seed; arms differ in what
 is supervised and in the demonstrator's habits, nothing else. `count_right` samples many answers to the same problems
-from the shipped models after SFT and after RL: what pass@k is estimated from. Three settings were cut after the arm
+from the shipped models after SFT and after RL: what pass@k is estimated from, beside a blind guess and the model that
+fine-tuning starts from. Three settings were cut after the arm
 "as shipped" had been seen with larger ones: 60 steps to 40, 48 and 16 documents a step to 32 and 8, 96 problems to 64.
 """
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -26,8 +24,8 @@ from minim1.evaluate import (
     task_sampling,
 )
 from minim1.model.decoder import MiniM1
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, head, runner, values
+from minim1.report.experiments import stored as stored_result
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem
 from minim1.tasks.pair import NO, WAIT, PairDemonstrator
@@ -37,8 +35,7 @@ from minim1.train.loop import StageConfig, Trainer
 from minim1.train.losses import next_token_loss
 from minim1.train.optim import OptimConfig
 
-RESULT = RESULTS / "sft.json"
-SEEDS, STEPS, EVERY, LENGTH, LEARNING_RATE = range(3), 40, 10, 256, 1.5e-3
+STEPS, EVERY, LENGTH, LEARNING_RATE = 40, 10, 256, 1.5e-3
 DOCUMENTS = {"pair": 32, "add": 8}  # a step
 PROBLEMS, SAMPLES = 64, 64  # of `count_right`
 SAMPLED = {  # name -> model, temperature
@@ -168,38 +165,38 @@ def share_of_pairs(problems: int = PROBLEMS) -> list[float]:
     return shares
 
 
-def experiment(out: Path, seeds: Sequence[int] = SEEDS) -> None:
-    """Everything, with what it depends on; written after each seed."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    start = load("shipped/pretrain")
-    result = {"format": 1, "machine": machine("cpu"), "versions": versions(), "steps": STEPS, "samples": SAMPLES,
-              "right": {}, "guess": share_of_pairs(), "before": answers(start.model, start.tokenizer),
-              "arms": {name: [] for name in ARMS}}
-    for name, (path, temperature) in SAMPLED.items():
-        result["right"][name] = count_right(path, temperature=temperature)
-        print(f"{name}: {sum(result['right'][name]) / PROBLEMS / SAMPLES:.3f}", file=sys.stderr, flush=True)
-    for seed in seeds:
-        for name, arm in ARMS.items():
-            records = [{key: float(f"{value:.5g}") for key, value in record.items()}
-                       for record in train(arm, seed)[1]]
-            result["arms"][name].append(records)
-            print(f"{name}, seed {seed}: {records[-1]}", file=sys.stderr, flush=True)
-        write_result(out, result)
+def arranged(result: dict) -> dict:
+    """A result as chapter 10 reads it: {"arms": {arm: [records of each seed]}, "right": {name of SAMPLED: `count_right`},
+    "guess": `share_of_pairs`, "before": `answers` before SFT}, the settings, and where it was measured."""
+    once = {name: values(result, name)[0] for name in (*SAMPLED, "guess", "before")}
+    return {**head(result), **result["settings"], "arms": {name: values(result, name) for name in ARMS},
+            "right": {name: once[name] for name in SAMPLED}, "guess": once["guess"], "before": once["before"]}
 
 
 def stored() -> dict:
-    """The committed result."""
-    return read_result(RESULT)
+    """The committed result, `arranged`."""
+    return arranged(stored_result("sft"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    experiment(arguments.out)
-    print(f"written to {arguments.out}")
+def run(arm: str, seed: int, scale: str) -> list[dict] | list[int] | list[float] | dict[str, float]:
+    """An arm of ARMS: the records of `train`; of SAMPLED: `count_right`; "guess": `share_of_pairs`; "before": `answers`."""
+    smoke = scale == "smoke"
+    if arm == "guess":
+        return share_of_pairs(8 if smoke else PROBLEMS)
+    if arm == "before":
+        start = load("shipped/pretrain")
+        return answers(start.model, start.tokenizer, count=4 if smoke else 128)
+    if arm in SAMPLED:
+        path, temperature = SAMPLED[arm]
+        sizes = {"problems": 8, "samples": 2} if smoke else {}
+        return count_right(path, temperature=temperature, seed=seed, **sizes)
+    return train(ARMS[arm], seed, **({"steps": 1, "every": 1, "count": 4} if smoke else {}))[1]
 
+
+EXPERIMENT = Experiment(
+    "sft", {arm: range(3) for arm in ARMS} | {arm: [0] for arm in (*SAMPLED, "guess", "before")}, run,
+    {"steps": STEPS, "samples": SAMPLES},
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

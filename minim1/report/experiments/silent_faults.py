@@ -1,15 +1,11 @@
 """Does a wrong part show in the loss? A small model trained with each fault of chapter 16's bug hunt.
 
-    python -m minim1.report.experiments.silent_faults     # minutes on one core; writes report/results/silent_faults.json
+    python -m minim1.report.experiments.silent_faults     # minutes on one core; into report/results/silent_faults.json
 
 Text and worked problems, packed into rows of 128 tokens, 2,048 tokens a step, AdamW at 3e-3: a fifth of the recipe `nano`
 in width and steps, fixed before the first run. Each model is then read once more with the right parts, on fresh rows:
 that is what its weights are worth. Faults of decoding and RL are left out, since no loss of pretraining passes them.
 """
-
-import argparse
-import sys
-from pathlib import Path
 
 import torch
 
@@ -18,12 +14,13 @@ from minim1.data.corpus import encode_corpus, load_corpus
 from minim1.data.packing import Batch
 from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
-from minim1.report.experiments import RESULTS, provenance, write_result
+from minim1.report.experiments import Experiment, head, runner, seeds, values
+from minim1.report.experiments import stored as stored_result
 from minim1.report.faults import FAULTS
 from minim1.train.batches import Batches, Mixture
 from minim1.train.checkpoint import load
 
-SEEDS, STEPS = range(3), 120
+STEPS = 120
 CONFIG = M1Config(hidden_size=48, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, head_dim=12,
                   num_key_value_heads=2, rotary_dim=6, attn_type_list=(0, 1, 0, 1), num_local_experts=4)
 ARMS = ("none", "attention", "lightning", "rope", "router", "dispatch", "balance_loss", "lm_loss")  # the part at fault
@@ -66,28 +63,31 @@ def train(arm: str = "none", seed: int = 0, steps: int = STEPS, *, every: int = 
         adam.step()
         seen.append(float(total.detach()))
         if (step + 1) % every == 0:
-            curve.append((step + 1, round(sum(seen[-every:]) / every, 4)))
+            curve.append((step + 1, sum(seen[-every:]) / every))
     honest = MiniM1(CONFIG, seed=seed)
     honest.load_state_dict(model.state_dict())
     with torch.no_grad():
         right = [float(loss_of(honest, batches(steps + extra), Parts())[0]) for extra in range(8)]
-    return {"loss": curve, "right": round(sum(right) / len(right), 4)}
+    return {"loss": curve, "right": sum(right) / len(right)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULTS / "silent_faults.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    found = provenance() | {"steps": STEPS, "seeds": list(SEEDS), "runs": {arm: [] for arm in ARMS}}
-    for seed in SEEDS:
-        for arm in ARMS:
-            found["runs"][arm].append(train(arm, seed))
-            print(f"{arm}, seed {seed}: {found['runs'][arm][-1]['loss'][-1][1]} seen, "
-                  f"{found['runs'][arm][-1]['right']} with the right parts", file=sys.stderr)
-            write_result(arguments.out, found)
-    print(f"written to {arguments.out}")
+def arranged(result: dict) -> dict:
+    """A result as chapter 16 reads it: "runs", {arm: [what `train` gives for each seed]}, and where it was measured."""
+    return {**head(result), **result["settings"], "seeds": seeds(result),
+            "runs": {arm: values(result, arm) for arm in result["runs"]}}
 
+
+def stored() -> dict:
+    """The committed result, `arranged`."""
+    return arranged(stored_result("silent_faults"))
+
+
+def run(arm: str, seed: int, scale: str) -> dict:
+    """`train` at a scale."""
+    return train(arm, seed, 2, every=1) if scale == "smoke" else train(arm, seed)
+
+
+EXPERIMENT = Experiment("silent_faults", {arm: range(3) for arm in ARMS}, run, {"steps": STEPS})
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

@@ -1,33 +1,27 @@
 """Can an output window grow during RL, and do the wrong answers fill it first? M1's stages at toy scale (report §5).
 
-    python -m minim1.report.experiments.windows        # ten minutes on one core; writes report/results/windows.json
+    python -m minim1.report.experiments.windows        # ten minutes on one core; into report/results/windows.json
 
 RL on the pair-sum family from the SFT model, with windows of 40 to 80 tokens where M1's had 40K to 80K. The window
 grows through `stage_gate`. Two arms: "plain", CISPO as everywhere in this course; "with the fixes", the report's three
 against pattern collapse. All settings were fixed before the first run; thresholds and mixture of losses are ours.
 """
 
-import argparse
-import datetime
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
-from minim1.report.experiments.judge import done, rounded
+from minim1.report.experiments import Experiment, runner
+from minim1.report.experiments import stored as stored_result
 from minim1.train.checkpoint import load
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import Experience, RLConfig, RLTrainer
 
-RESULT = RESULTS / "windows.json"
 WINDOWS = (40, 48, 56, 64, 72, 80)  # tokens; M1's, in thousands (report §5)
-SEEDS, ROLLOUTS = range(3), 12
+ROLLOUTS, PATIENCE = 12, 2  # batches; so a window stays for 2 * PATIENCE of them at least
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ class Staged(RLTrainer):
     def advance(self, step: int) -> dict:
         window, metrics = self.config.max_new_tokens, super().advance(step)
         self.perplexities.append(self.seen["perplexity"])
-        move_on, change, p99 = stage_gate(self.perplexities, self.lengths, window, patience=2)
+        move_on, change, p99 = stage_gate(self.perplexities, self.lengths, window, patience=PATIENCE)
         if move_on and self.stage + 1 < len(self.windows):
             self.stage, self.perplexities = self.stage + 1, []
             self._open(self.windows[self.stage])
@@ -178,28 +172,21 @@ DESCRIBED = ("perplexity", "length_right", "length_wrong", "cut_right", "cut_wro
 
 
 def stored() -> dict:
-    """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "machine", "versions", "date"}."""
-    return read_result(RESULT)
+    """The committed result: {"runs": {arm: {seed as text: records}}, "settings", "places", "units"}."""
+    return stored_result("windows")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    found = {
-        "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
-        "settings": {"arms": {name: asdict(arm) for name, arm in ARMS.items()}, "windows": WINDOWS, "threads": 1},
-        "runs": done(arguments.out, ARMS),
-    }
-    for seed, name in ((seed, name) for seed in SEEDS for name in ARMS):
-        if str(seed) not in found["runs"][name]:
-            records = train(name, seed)
-            found["runs"][name][str(seed)] = [rounded(record) for record in records]
-            write_result(arguments.out, found)
-            print(f"{name}, seed {seed}: windows {[r['window'] for r in records]}", file=sys.stderr, flush=True)
-    print(f"written to {arguments.out}")
+def run(arm: str, seed: int, scale: str) -> list[dict]:
+    """`train` at a scale."""
+    if scale == "smoke":
+        return train(arm, seed, 2, prompts=2, samples=4, updates=2, windows=(12, 16))
+    return train(arm, seed)
 
+
+EXPERIMENT = Experiment(
+    "windows", {arm: range(3) for arm in ARMS}, run,
+    {"arms": {name: asdict(arm) for name, arm in ARMS.items()}, "windows": WINDOWS, "rollouts": ROLLOUTS},
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)
