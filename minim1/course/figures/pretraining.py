@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from minim1.course.look import COLOURS, shades, style
-from minim1.report.experiments import stored
+from minim1.report.experiments import noise_scale
+from minim1.report.experiments import scaling as scaling_law
 
 LEAKS = {"softmax layer leaks": "softmax", "lightning layers leak": "lightning", "both leak": "text"}
 SIZES = {"plain post-norm": "softmax", "only α": "reward", "only small start": "expert", "DeepNorm": "lightning"}
@@ -11,7 +12,7 @@ SIZES = {"plain post-norm": "softmax", "only α": "reward", "only small start": 
 
 def committed(name: str) -> dict:
     """A stored experiment: "scaling" or "noise_scale"."""
-    return stored(name)
+    return {"scaling": scaling_law, "noise_scale": noise_scale}[name].stored()
 
 
 def leaks(extra: Mapping[str, Sequence[float]]):

@@ -7,29 +7,24 @@ are worth nearly twice as much, much above it nearly nothing (McCandlish et al.,
 Both numbers are estimated from the gradients of many equal groups of rows, at the same weights: their spread gives
 the noise, their mean the signal, less the noise that is left in a mean.
 
-    python -m minim1.report.experiments.noise_scale [--seeds 10 11 12] [--out FILE.json]
+    python -m minim1.report.experiments.noise_scale    # writes report/results/noise_scale.json
 """
 
-import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-import minim1
-from minim1.data.corpus import encode_corpus, stdlib_corpus
 from minim1.data.packing import Batch, step_seed, text_rows
 from minim1.model.decoder import MiniM1
-from minim1.report.experiments import RESULTS, write_result
-from minim1.report.experiments.scaling import LENGTH, OPTIM, ROWS, config
-from minim1.train.loop import StageConfig, Trainer
+from minim1.report.experiments import Experiment, head, runner, seeds, values
+from minim1.report.experiments import stored as stored_result
+from minim1.report.experiments.scaling import LENGTH, ROWS, along, config, streams
 from minim1.train.losses import next_token_loss
 
 WIDTH = 32
 STEPS = (10, 20, 40, 80)  # after so many steps of training the gradients of the groups are taken
 GROUPS, GROUP_ROWS = 48, 2  # 512 tokens in a group
-OUT = RESULTS / "noise_scale.json"
 
 
 def group_gradients(model: MiniM1, groups: Sequence[Batch]) -> tuple[Tensor, float]:
@@ -60,18 +55,16 @@ def run(seed: int, text: Callable[[int, int, str], Batch], steps: Sequence[int] 
 
     text(step, rows, purpose) gives rows of text; other purposes, other rows.
     """
-    model, found = MiniM1(config(WIDTH), seed=seed), []
-    trainer = Trainer(model, lambda step: text(step, ROWS, "training"),
-                      StageConfig(steps=STEPS[-1], optim=OPTIM, seed=seed), quiet=True)
-    for step in range(max(steps)):
-        trainer.advance(step)
-        if step + 1 in steps:
-            many = text(0, groups * GROUP_ROWS, f"gradients/{step + 1}")
-            pieces = [many.slice(slice(at, at + GROUP_ROWS)) for at in range(0, groups * GROUP_ROWS, GROUP_ROWS)]
-            gradients, loss = group_gradients(model, pieces)
-            scale, trace, signal = noise_scale(gradients, GROUP_ROWS * LENGTH)
-            found.append({"step": step + 1, "loss": loss, "tokens": scale, "trace": trace, "signal": signal})
-    return found
+    model = MiniM1(config(WIDTH), seed=seed)
+
+    def measure(step: int) -> dict:
+        many = text(0, groups * GROUP_ROWS, f"gradients/{step}")
+        pieces = [many.slice(slice(at, at + GROUP_ROWS)) for at in range(0, groups * GROUP_ROWS, GROUP_ROWS)]
+        gradients, loss = group_gradients(model, pieces)
+        scale, trace, signal = noise_scale(gradients, GROUP_ROWS * LENGTH)
+        return {"step": step, "loss": loss, "tokens": scale, "trace": trace, "signal": signal}
+
+    return along(model, lambda step: text(step, ROWS, "training"), steps, measure, total=STEPS[-1])
 
 
 def from_stream(stream, seed: int) -> Callable[[int, int, str], Batch]:
@@ -80,25 +73,26 @@ def from_stream(stream, seed: int) -> Callable[[int, int, str], Batch]:
         stream, seed=step_seed(seed, 0, f"noise scale/{purpose}"), step=step, rows=rows, length=LENGTH)
 
 
-def main() -> None:
-    from minim1.report.bench.command import machine
-    from minim1.train.checkpoint import versions
+def unit(arm: str, seed: int, scale: str) -> list[dict]:
+    """`run` at a scale, on the text of every fourth file: some 0.9M tokens."""
+    if scale == "smoke":
+        return run(seed, from_stream(streams(64)[0], seed), (1, 2), groups=2)
+    return run(seed, from_stream(streams(4)[0], seed))
 
-    parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.noise_scale", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    train = encode_corpus(stdlib_corpus().train[::4], minim1.load("shipped").tokenizer)  # some 0.9M tokens
-    result = {"format": 1, "machine": machine("cpu"), "versions": versions(), "threads": 1, "seeds": arguments.seeds,
-              "width": WIDTH, "groups": GROUPS, "tokens_per_group": GROUP_ROWS * LENGTH,
-              "tokens_per_step": ROWS * LENGTH, "points": []}
-    for seed in arguments.seeds:
-        points = run(seed, from_stream(train, seed))
-        result["points"].append([{key: float(f"{value:.5g}") for key, value in point.items()} for point in points])
-        print(f"seed {seed}: {result['points'][-1]}", flush=True)
-        write_result(arguments.out, result)
 
+def arranged(result: Mapping) -> dict:
+    """A result as the chapter reads it: {"seeds", "points": for each seed what `run` returns}, settings and where."""
+    return {**head(result), **result["settings"], "seeds": seeds(result), "points": values(result, "hybrid")}
+
+
+def stored() -> dict:
+    """The committed result, `arranged`."""
+    return arranged(stored_result("noise_scale"))
+
+
+EXPERIMENT = Experiment(
+    "noise_scale", {"hybrid": (10, 11, 12)}, unit,
+    {"width": WIDTH, "groups": GROUPS, "tokens_per_group": GROUP_ROWS * LENGTH, "tokens_per_step": ROWS * LENGTH})
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

@@ -1,26 +1,27 @@
 """How does the loss fall with compute, and how well do small runs know it? A tiny scaling law, with its uncertainty.
 
+    python -m minim1.report.experiments.scaling        # some minutes on two cores; writes report/results/scaling.json
+
 Five widths of the hybrid network, three seeds each, trained on the text of Python's standard library at a learning rate
 that stays constant after the warm-up (so did the runs of the MiniMax-01 report, §2.2), and asked for the loss on
 held-out text at doubling numbers of tokens. Every such point costs C = 6 N D FLOPs; the best loss that any width
 reaches at C is fitted with L = a C^-b, and the runs are drawn again, seed by seed, for the band.
-
-    python -m minim1.report.experiments.scaling [--seeds 10 11 12] [--out FILE.json]
 """
 
-import argparse
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 
 import minim1
 from minim1.config import M1Config, hybrid_pattern
-from minim1.data.corpus import TokenStream, encode_corpus, stdlib_corpus
+from minim1.data.corpus import Corpus, TokenStream, encode_corpus, stdlib_corpus
 from minim1.data.packing import Batch, heldout_windows, step_seed, text_rows
+from minim1.data.tokenizer import Tokenizer
 from minim1.model.decoder import MiniM1
-from minim1.report.experiments import RESULTS, write_result
+from minim1.report.experiments import Experiment, head, runner, seeds, values
+from minim1.report.experiments import stored as stored_result
 from minim1.train.loop import StageConfig, Trainer
 from minim1.train.losses import next_token_loss
 from minim1.train.optim import OptimConfig
@@ -30,7 +31,6 @@ ROWS, LENGTH = 8, 256  # of a step
 STEPS = (12, 25, 50, 100, 200)  # when the held-out loss is asked for
 OPTIM = OptimConfig(learning_rate=3e-3, decay=0.0)
 WINDOWS = 48  # of held-out text
-OUT = RESULTS / "scaling.json"
 
 
 def config(width: int) -> M1Config:
@@ -47,10 +47,34 @@ def multiplied(model: MiniM1) -> int:
     return round(sum(size * (share if "experts" in name else 1) for name, size in sizes.items()))
 
 
-def streams() -> tuple[TokenStream, TokenStream]:
-    """The standard library's text for training, and what is held out, in tokens of the shipped tokenizer."""
-    corpus, tokenizer = stdlib_corpus(), minim1.load("shipped").tokenizer
-    return encode_corpus(corpus.train, tokenizer), encode_corpus(corpus.heldout, tokenizer)
+@cache
+def tokenizer() -> Tokenizer:
+    """The shipped one."""
+    return minim1.load("shipped").tokenizer
+
+
+@cache
+def corpus() -> Corpus:
+    """The standard library's text, read once in a process."""
+    return stdlib_corpus()
+
+
+@cache
+def streams(every: int = 1) -> tuple[TokenStream, TokenStream]:
+    """Text for training, of every so-manieth file, and all that is held out, in tokens."""
+    text = corpus()
+    return encode_corpus(text.train[::every], tokenizer()), encode_corpus(text.heldout, tokenizer())
+
+
+def along(model: MiniM1, batch_at: Callable[[int], Batch], steps: Sequence[int], ask: Callable[[int], object], *,
+          total: int, optim: OptimConfig = OPTIM) -> list:
+    """Train on `batch_at(step)`, as the beginning of a run of `total` steps; `ask(step)` after each of `steps`."""
+    trainer, found = Trainer(model, batch_at, StageConfig(steps=total, optim=optim), quiet=True), []
+    for step in range(max(steps)):
+        trainer.advance(step)
+        if step + 1 in steps:
+            found.append(ask(step + 1))
+    return found
 
 
 @torch.no_grad()
@@ -65,15 +89,10 @@ def heldout_loss(model: MiniM1, windows: Batch) -> float:
 
 def run(width: int, seed: int, train: TokenStream, windows: Batch, steps: Sequence[int] = STEPS) -> list[float]:
     """Train one network; the held-out loss after each of `steps`."""
-    model, losses = MiniM1(config(width), seed=seed), []
-    trainer = Trainer(
+    model = MiniM1(config(width), seed=seed)
+    return along(
         model, lambda step: text_rows(train, seed=step_seed(seed, 0, "scaling"), step=step, rows=ROWS, length=LENGTH),
-        StageConfig(steps=STEPS[-1], optim=OPTIM, seed=seed), quiet=True)
-    for step in range(max(steps)):
-        trainer.advance(step)
-        if step + 1 in steps:
-            losses.append(heldout_loss(model, windows))
-    return losses
+        steps, lambda step: heldout_loss(model, windows), total=STEPS[-1])
 
 
 # ---------------------------------------------------------------- the fit
@@ -116,29 +135,39 @@ def bootstrap(result: dict, draws: int = 1000, seed: int = 0, low: float = 0.0) 
     return fits
 
 
-def main() -> None:
-    from minim1.report.bench.command import machine
-    from minim1.train.checkpoint import versions
+# ---------------------------------------------------------------- the runs
 
-    parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.scaling", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    train, heldout = streams()
-    windows = heldout_windows(heldout, LENGTH, WINDOWS)
-    result = {"format": 1, "machine": machine("cpu"), "versions": versions(), "threads": 1, "seeds": arguments.seeds,
-              "corpus": stdlib_corpus().info["sha256"], "steps": STEPS, "tokens_per_step": ROWS * LENGTH,
-              "multiplied": {}, "losses": {str(width): [] for width in WIDTHS}}
-    for width in WIDTHS:
-        result["multiplied"][str(width)] = multiplied(MiniM1(config(width)))
-    for seed in arguments.seeds:
-        for width in WIDTHS:
-            losses = [round(loss, 4) for loss in run(width, seed, train, windows)]
-            result["losses"][str(width)].append(losses)
-            print(f"seed {seed}, width {width}: {losses}", flush=True)
-            write_result(arguments.out, result)
 
+def unit(arm: str, seed: int, scale: str) -> dict:
+    """`run` at a scale; arm: the width as text. Returns {"losses": for each of STEPS, "corpus": hash of the text}."""
+    smoke = scale == "smoke"
+    train, heldout = streams(64 if smoke else 1)
+    windows = heldout_windows(heldout, LENGTH, 2 if smoke else WINDOWS)
+    losses = run(int(arm), seed, train, windows, (1, 2) if smoke else STEPS)
+    return {"losses": losses, "corpus": corpus().info["sha256"]}
+
+
+def arranged(result: Mapping) -> dict:
+    """A result as `of_one_draw` and the figures read it.
+
+    {"seeds", "steps", "tokens_per_step", "multiplied": {width: N}, "losses": {width: [for each seed: after each of the
+    steps]}, "corpus", "machine", "versions", "threads", "date"}
+    """
+    with torch.device("meta"):
+        sizes = {arm: multiplied(MiniM1(config(int(arm)))) for arm in result["runs"]}
+    found = {arm: values(result, arm) for arm in result["runs"]}
+    return {**head(result), "seeds": seeds(result), "corpus": next(iter(found.values()))[0]["corpus"],
+            "steps": result["settings"]["steps"], "tokens_per_step": result["settings"]["tokens_per_step"],
+            "multiplied": sizes, "losses": {arm: [each["losses"] for each in rows] for arm, rows in found.items()}}
+
+
+def stored() -> dict:
+    """The committed result, `arranged`."""
+    return arranged(stored_result("scaling"))
+
+
+EXPERIMENT = Experiment("scaling", {str(width): (10, 11, 12) for width in WIDTHS}, unit,
+                        {"steps": STEPS, "tokens_per_step": ROWS * LENGTH})
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)
