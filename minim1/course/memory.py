@@ -1,37 +1,5 @@
 """How much memory at once? `peak_bytes(call)`, for tensors on the CPU."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from minim1.report.bench.peak import peak_bytes
 
-import torch
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    """The most bytes that tensors made by `call` hold at one time, its result among them.
-
-    From PyTorch's profiler, which records each allocation and release, also those inside of fused functions.
-
-    >>> peak_bytes(lambda: torch.zeros(1000).clone())  # both, 4 bytes a number
-    8000
-    """
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with _silent(), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        call()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(accumulate(changes), default=0)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """The profiler writes notes to descriptor 2, where notebooks would show them."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+__all__ = ["peak_bytes"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from minim1.course.look import COLOURS, style
-from minim1.report.experiments import stored
+from minim1.report.experiments import recall as experiment
 
 ORDERS = {"pre-norm": "grey", "plain post-norm": "softmax", "only α": "reward", "only small start": "expert",
           "DeepNorm": "lightning"}  # order -> its style
@@ -55,7 +55,7 @@ def depth(changes: Mapping[str, Sequence], gradients: Mapping[str, Sequence]):
 
 def committed() -> dict:
     """The stored experiment, as `minim1.report.experiments.recall` wrote it."""
-    return stored("recall")
+    return experiment.stored()
 
 
 def recall(curves: Mapping[str, Sequence], live: Mapping[str, Sequence] | None = None):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from minim1.course.look import COLOURS, style
-from minim1.report.experiments import stored
+from minim1.report.experiments import long_context as experiment
 from minim1.report.flops import CONVENTIONS, MODELS, K, curves, published, ratio
 
 MEANINGS = dict(zip(MODELS, ("lightning", "softmax", "expert")))  # of the three curves
@@ -12,8 +12,8 @@ ARMS = {"half turned": "lightning", "all turned": "softmax", "pure lightning": "
 
 
 def committed() -> dict:
-    """The stored experiment, as `minim1.report.experiments.long_context` wrote it."""
-    return stored("long_context")
+    """The stored experiment: "prefill", "needles" and "shipped"."""
+    return experiment.stored()
 
 
 def flops(convention: str = CONVENTIONS[0], tokens: int = 64):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from minim1.course.look import COLOURS, style
-from minim1.report.experiments import stored
+from minim1.report.experiments import partial_rope
 
 CARD = 80e9  # bytes of memory of one large GPU
 VARIANTS = {  # name -> softmax layers, key/value heads
@@ -59,7 +59,7 @@ def turns(bases: Sequence[float], rotary_dim: int = 64, marks: Mapping[str, floa
 
 def committed() -> dict:
     """The stored results of `python -m minim1.report.experiments.partial_rope`."""
-    return stored("partial_rope")
+    return partial_rope.stored()
 
 
 def extrapolation(stored: Mapping):

@@ -34,9 +34,9 @@ def _fp32_head(results: Results) -> Finding:
          Measured("with an fp32 head, nothing added", _pearson(results, fp32, 0), "{:.6f}"),
          Measured(f"distance of neighbouring bf16 numbers near {told}", [step])],
         f"Our own head needs no repair ({natural:.5f} in bf16), but "
-        + (f"with {injected} added to every logit a bf16 head falls to the report's number or below it, and an fp32 head "
-           "does not" if injected else "nothing that we add makes a bf16 head fall as far as the report's")
-        + f"; logits near {told} lie {step:g} apart in bf16, which leaves a choice between two tokens the probabilities "
+        + (f"with {injected} added to every logit a bf16 head falls to the report's number or below it, and an fp32 "
+           "head does not" if injected else "nothing that we add makes a bf16 head fall as far as the report's")
+        + f"; logits near {told} lie {step:g} apart in bf16, which leaves a choice of two tokens the probabilities "
         f"{_listed(bands, '{:.2f}')}, where the report's figure has bands ({_listed(BANDS, '{:.2f}')} by our reading).",
     )
 
@@ -53,8 +53,8 @@ def _common_modes(results: Results):
     fig = lines(
         {"tokens of the shipped model": apart,
          "two tokens, logits near 180": {name: (gaps.tolist(), [p.tolist()]) for name, p in choice.items()}},
-        {"bf16 head": "clipped", "fp32 head": "lightning"}, log="y", x=("added to every logit", "difference of the logits"),
-        y=("1 − Pearson", "probability of the first"),
+        {"bf16 head": "clipped", "fp32 head": "lightning"}, log="y",
+        x=("added to every logit", "difference of the logits"), y=("1 − Pearson", "probability of the first"),
         published={"before": (sizes, [[1 - BEFORE] * len(sizes)]), "after": (sizes, [[1 - AFTER] * len(sizes)])},
     )
     return fig.update_yaxes(type="linear", dtick=0.25, row=1, col=2)
@@ -66,7 +66,8 @@ CHANGES = {"scaled": "of constant size", "between steps": "drawn anew for each s
 
 def _learned(results: Results, scale: str, **other: float) -> list[float]:
     """What AdamW with other settings learned, as a share of what the recipe's did, for each seed."""
-    found = [[adam.learned(value) for value in values(results["adam"], adam.Arm(scale, **how).name)] for how in (other, {})]
+    arms = (adam.Arm(scale, **how).name for how in (other, {}))
+    found = [[adam.learned(value) for value in values(results["adam"], arm)] for arm in arms]
     return [less / full if full else float("nan") for less, full in zip(*found)]
 
 
@@ -83,7 +84,7 @@ def _adam(results: Results) -> Finding:
         [v["gradients"]["50%"] for v in recipe], [v["update"] for v in throttled], [v["cosine"] for v in recipe]))
     return Finding(
         verdict(eps_needed and len(beta2_needed) == len(beta2), eps_needed or bool(beta2_needed)),
-        [Measured("learned with eps 1e-8, as a share of eps 1e-15, small gradients", eps, "{:.1%}"),
+        [Measured("learned with eps 1e-8, as a share of eps 1e-15, small gradients", eps, "{:.2%}"),
          Measured("the same, gradients as they are", unscaled, "{:.1%}"),
          *(Measured(f"learned with beta2 0.999, as a share of 0.95, small gradients {how}", beta2[scale], "{:.0%}")
            for scale, how in CHANGES.items()),
@@ -91,8 +92,8 @@ def _adam(results: Results) -> Finding:
          Measured("update in learning rates, eps 1e-15", [v["update"] for v in recipe], "{:.2f}"),
          Measured("cosine of neighbouring gradients", [v["cosine"] for v in recipe], "{:.2f}")],
         f"With gradients near {size:.0e} eps 1e-8 makes updates of {update:.0e} of the learning rate and learns "
-        f"{statistics.median(eps):.1%} of what eps 1e-15 learns ({statistics.median(unscaled):.0%} where gradients are of "
-        f"usual size), and beta2 0.999 learns "
+        f"{statistics.median(eps):.2%} of what eps 1e-15 learns ({statistics.median(unscaled):.0%} where gradients "
+        f"are of usual size), and beta2 0.999 learns "
         + ", ".join(f"{statistics.median(beta2[scale]):.0%} ({how})" for scale, how in CHANGES.items())
         + f" of what 0.95 does, although neighbouring gradients have a cosine of {cosine:.2f} only: 0.95 is needed "
         + (f"in {len(beta2_needed)} of {len(beta2)} settings." if beta2_needed else "in none of these settings."),
@@ -100,11 +101,13 @@ def _adam(results: Results) -> Finding:
 
 
 def _losses(results: Results):
-    others = {"eps 1e-15, beta2 0.95": {}, "eps 1e-8, beta2 0.95": {"eps": 1e-8}, "eps 1e-15, beta2 0.999": {"beta2": 0.999}}
+    others = {"eps 1e-15, beta2 0.95": {}, "eps 1e-8, beta2 0.95": {"eps": 1e-8},
+              "eps 1e-15, beta2 0.999": {"beta2": 0.999}}
     panels = {}
     for scale, title in {"unscaled": "as they are", **CHANGES}.items():
         found = {name: values(results["adam"], adam.Arm(scale, **how).name) for name, how in others.items()}
-        panels[title] = {name: (runs[0]["steps"], [run["heldout"] for run in runs]) for name, runs in found.items() if runs}
+        panels[title] = {name: (runs[0]["steps"], [run["heldout"] for run in runs])
+                         for name, runs in found.items() if runs}
     return lines(panels, dict(zip(others, ("lightning", "clipped", "softmax"))), x="step", shared_y=True,
                  y="held-out loss, nats per token")
 
@@ -127,6 +130,10 @@ def _tokens(records: list[dict]) -> float:
     return sum(r["tokens"] for r in records)
 
 
+def _first(records: list[dict]) -> float:
+    return records[0]["tokens"]
+
+
 def _seconds(records: list[dict]) -> float:
     return sum(r["seconds"] for r in records)
 
@@ -144,8 +151,8 @@ def _typical(records: list[dict]) -> float:
 
 
 def _effects(pairs: Sequence[tuple]) -> Mapping[str, bool]:
-    """Whether, on every seed, the rule acted, and with it fewer tokens were generated ("faster") and neither the largest
-    nor the median gradient norm grew ("calmer"); neither counts where the reward fell by more than EQUAL."""
+    """Whether, on every seed, the rule acted, and with it fewer tokens were generated ("faster") and neither the
+    largest nor the median gradient norm grew ("calmer"); neither counts where the reward fell by more than EQUAL."""
     acted = bool(pairs) and all(any(r["stopped"] > 0 for r in ruled) for _, ruled in pairs)
     counts = acted and all(_reward(ruled) >= _reward(without) - EQUAL for without, ruled in pairs)
     return {"acted": acted, "faster": counts and max(_ratios(pairs, _tokens)) < 1,
@@ -159,18 +166,22 @@ def _repetition(results: Results) -> Finding:
     effects = {setting: _effects(pairs) for setting, pairs in found.items()}
     own, planted = effects["large step"], effects["planted"]
     shown = planted["faster"] and planted["calmer"]
-    saved, worst, reward = (statistics.median(_ratios(found["planted"], of)) for of in (_tokens, _norm, _reward))
+    first, whole, worst, reward = (
+        statistics.median(_ratios(found["planted"], of)) for of in (_first, _tokens, _norm, _reward))
     acted = sum(any(r["stopped"] > 0 for r in ruled) for _, ruled in found["large step"])
+    left = [statistics.median(records[-1]["looping"] for records in runs) for runs in zip(*found["planted"])]
     return Finding(
         verdict(own["faster"] and own["calmer"], own["faster"] or own["calmer"],
                 otherwise="mechanism shown by construction" if shown else "not at this scale"),
         [Measured(f"{name} with the rule, as a share of without, {setting}", _ratios(pairs, measure), "{:.2f}")
          for setting, pairs in found.items() for name, measure in (
              ("tokens", _tokens), ("processor time", _seconds), ("largest gradient norm", _norm),
-             ("median gradient norm", _typical), ("reward", _reward))],
-        f"Runs that go wrong by themselves write long answers, of which the rule stopped any in {acted} of "
-        f"{len(found['large step'])} seeds; with loops planted beforehand it leaves {saved:.0%} of the tokens, {worst:.0%} of "
-        f"the largest gradient norm and {reward:.0%} of the reward: {_said(planted)}.",
+             ("median gradient norm", _typical), ("reward", _reward), ("tokens of the first batch", _first))],
+        f"Of runs that go wrong by themselves the rule stopped any answer in {acted} of {len(found['large step'])}, "
+        f"and with loops planted beforehand it leaves {first:.0%} of the tokens of the first batch, in which the "
+        f"weights are the same, and over all batches {whole:.0%} of the tokens, {worst:.0%} of the largest gradient norm and "
+        f"{reward:.0%} of the reward ({_said(planted)}); in the last batch {left[0]:.1%} of the answers loop without "
+        f"the rule, where the penalty on long answers works against loops, too, and {left[1]:.1%} with it.",
     )
 
 
@@ -181,7 +192,7 @@ def _said(effects: Mapping[str, bool]) -> str:
 
 def _stopped(results: Results):
     panels = {}
-    for title, measure in (("tokens", lambda r: r["tokens"]), ("largest gradient norm", lambda r: _norm([r]))):
+    for title, measure in (("tokens", lambda r: r["tokens"]), ("gradient norm", lambda r: _norm([r]))):
         for setting in repetition.RATES:
             columns = zip(*_pairs(results, setting))
             panels[f"{setting}: {title}"] = {
@@ -198,14 +209,15 @@ def _listed(numbers: Sequence[float], form: str) -> str:
 ROWS = (
     Row(14, "fp32-head", "An LM head in fp32 repairs the mismatch of training and rollout", "Pearson 0.987 → 0.997",
         "M1 report §3.2, Fig. 3", ("mismatch",), _fp32_head, _common_modes,
-        "1 − Pearson against what is added to every logit, with a bf16 and an fp32 head; beside it the probability of the "
-        "first of two tokens, a staircase in bf16."),
+        "1 − Pearson against what is added to every logit, with a bf16 and an fp32 head; beside it the probability of "
+        "the first of two tokens, a staircase in bf16."),
     Row(15, "adam", "AdamW needs an eps of 1e-15 and a beta2 of 0.95",
-        "gradients of 1e-18 to 1e-5, most below 1e-14, and hardly correlated between steps", "M1 report §3.2", ("adam",),
-        _adam, _losses, "Held-out loss against the step, for gradients of usual size and three kinds of small ones."),
+        "gradients of 1e-18 to 1e-5, most below 1e-14, and hardly correlated between steps", "M1 report §3.2",
+        ("adam",), _adam, _losses,
+        "Held-out loss against the step, for gradients of usual size and three kinds of small ones."),
     Row(16, "repetition", "Stopping answers that repeat themselves stabilises RL and speeds it up",
         "stop after 3,000 tokens in a row with a probability above 0.99; no numbers for the gain", "M1 report §3.2",
         ("repetition",), _repetition, _stopped,
-        "Tokens and the largest gradient norm of each rollout batch with and without the rule, where nothing is put in and "
-        "where loops are planted."),
+        "Tokens and the largest gradient norm of each rollout batch with and without the rule, where nothing is put in "
+        "and where loops are planted."),
 )

@@ -1,19 +1,24 @@
 """How far back, and at what price? Prefill of long inputs measured, and needles asked for beyond the trained length.
 
-`prefill`: a pure lightning network and the same with one softmax layer in eight read tokens in pieces; seconds and
-bytes of the cache. `needles`: small hybrids learn to say the values of eight records among filler, then the
-same in longer rows, with half or all of each head turned by RoPE, and after a second stage of longer rows with the base
-kept or raised. `shipped`: the shipped model is asked for all records of a text that filler has made longer.
+    python -m minim1.report.experiments.long_context       # ten minutes; writes report/results/long_context.json
 
-    python -m minim1.report.experiments.long_context [prefill needles shipped] [--out FILE.json]
+"prefill": a pure lightning network and the same with one softmax layer in eight read tokens in pieces; seconds and
+bytes of the cache. "memory": bytes of the cache and the most held at once, for these two and for a twin whose layers
+are all softmax; at lengths of seconds, since the formula that is checked there gives those at a million. "needles":
+small hybrids learn to say the values of eight records among filler, then the same in longer rows, with half or all of
+each head turned by RoPE, and after a second stage of longer rows with the base kept or raised. "shipped": the shipped
+model is asked for all records of a text that filler has made longer.
+
+The network that reads is as narrow as it can be, so that a million tokens take one core seconds: how the price grows
+is the question, not how high it is. Pieces are large for lightning layers, which only save calls by it, and small for
+softmax layers, whose scores are piece x context. Processor time, one thread.
 """
 
 import argparse
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,24 +26,39 @@ from torch import Tensor
 
 from minim1.config import LIGHTNING, SOFTMAX, M1Config
 from minim1.model.cache import DecodeCache
+from minim1.model.count import BF16, FP32, count
 from minim1.model.decoder import MiniM1
-from minim1.report.experiments import RESULTS, read_result, write_result
-
-OUT = RESULTS / "long_context.json"
+from minim1.report.bench.peak import peak_bytes
+from minim1.report.experiments import Experiment, runner, values
+from minim1.report.experiments import stored as stored_result
 
 # Prefill
 
-PURE, HYBRID = "LLLLLLLL", "LLLLLLLS"  # "L" lightning, "S" softmax, bottom first
-PIECES = {PURE: 8192, HYBRID: 512}  # tokens at a time; softmax layers want small ones: scores are piece x context
-STORED = {PURE: 2**20, HYBRID: 2**17}
+PURE, HYBRID, TWIN = "LLLLLLLL", "LLLLLLLS", "SSSSSSSS"  # "L" lightning, "S" softmax, bottom first
+PIECES = {PURE: 8192, HYBRID: 512}  # tokens at a time
+MILLION = 2**20
+READ = {"smoke": {PURE: 2**15, HYBRID: 2**11}, "cpu": {PURE: MILLION, HYBRID: 2**17},
+        "gpu": {PURE: MILLION, HYBRID: MILLION}}
+HELD = {"smoke": (512, 1024), "cpu": (2048, 4096, 8192), "gpu": (2048, 4096, 8192)}  # lengths of "memory"
+HELD_PIECE = 512
+
+
+def narrow_config(layers: str) -> M1Config:
+    return M1Config(
+        vocab_size=256, hidden_size=16, intermediate_size=16, num_hidden_layers=len(layers), num_attention_heads=1,
+        num_key_value_heads=1, head_dim=16, attn_type_list=_kinds(layers), num_local_experts=1, num_experts_per_tok=1,
+    )
 
 
 def narrow_model(layers: str) -> MiniM1:
     """An untrained network of one head, 16 numbers wide, dense: what it says is nothing, what it costs is the point."""
-    return MiniM1(M1Config(
-        vocab_size=256, hidden_size=16, intermediate_size=16, num_hidden_layers=len(layers), num_attention_heads=1,
-        num_key_value_heads=1, head_dim=16, attn_type_list=_kinds(layers), num_local_experts=1, num_experts_per_tok=1,
-    )).eval()
+    return MiniM1(narrow_config(layers)).eval()
+
+
+def cache_bytes(layers: str, tokens: int) -> int:
+    """What the cache of such a network holds after so many tokens, in fp32, by arithmetic."""
+    found = count(narrow_config(layers))
+    return tokens * found["kv_cache_bytes_per_token"] * FP32 // BF16 + found["lightning_state_bytes"]
 
 
 def _kinds(layers: str) -> tuple[int, ...]:
@@ -74,16 +94,20 @@ def fit_quadratic(points: Sequence[Sequence[float]]) -> tuple[float, float]:
     return tuple(torch.linalg.lstsq(columns, torch.ones_like(n).unsqueeze(1)).solution.flatten().tolist())
 
 
-def measure_prefill(keep: Callable[[dict], None], say: Callable = print) -> None:
-    """Measure what is stored; `keep` receives all there is so far, again and again."""
-    found = {}
-    for layers, tokens in STORED.items():
-        model, found[layers] = narrow_model(layers), []
-        next(read(model, PIECES[layers], PIECES[layers]))  # to warm up
-        for length, seconds, cache in read(model, tokens, PIECES[layers]):
-            found[layers].append((length, round(seconds, 3), cache.nbytes()))
-            say(f"{layers}: {length:,} tokens, {seconds:.1f} s, cache {cache.nbytes():,} bytes")
-            keep({"pieces": PIECES, "points": found})
+def measure_prefill(layers: str, scale: str = "cpu") -> list[tuple[int, float, int]]:
+    """(tokens, seconds, bytes of the cache) at doubling lengths."""
+    device = "cuda" if scale == "gpu" else "cpu"
+    model, piece = narrow_model(layers).to(device), PIECES[layers]
+    next(read(model, piece, piece, device))  # to warm up
+    reading = read(model, READ[scale][layers], piece, device)
+    return [(tokens, seconds, cache.nbytes()) for tokens, seconds, cache in reading]
+
+
+def measure_memory(model: MiniM1, tokens: int) -> tuple[int, int, int]:
+    """(tokens, bytes of the cache, most bytes held at once while reading them in pieces of HELD_PIECE)."""
+    caches = []
+    peak = peak_bytes(lambda: caches.extend(cache for _, _, cache in read(model, tokens, HELD_PIECE)))
+    return tokens, caches[-1].nbytes(), peak
 
 
 # Needles beyond the trained length
@@ -133,12 +157,12 @@ def train_needles(model: MiniM1, generator: torch.Generator, tokens: int, rows: 
 
 
 @torch.no_grad()
-def needle_accuracy(model: MiniM1, seed: int, lengths: Sequence[int] = LENGTHS, count: int = 16) -> list[float]:
+def needle_accuracy(model: MiniM1, seed: int, lengths: Sequence[int] = LENGTHS, rows: int = 16) -> list[float]:
     """Share of right answers at each length, on new rows; a guess among the values of the right key gives 1/8."""
     generator = torch.Generator().manual_seed(10_000 + seed)
     shares = []
     for tokens in lengths:
-        input_ids, records = needle_rows(generator, tokens, count)
+        input_ids, records = needle_rows(generator, tokens, rows)
         said = model(input_ids).logits[:, -NEEDLES:].argmax(-1)
         shares.append(round((said == records).double().mean().item(), 4))
     return shares
@@ -151,18 +175,17 @@ def with_base(model: MiniM1, base: float) -> MiniM1:
     return copy
 
 
-def learn_needles(arm: str, seed: int, say: Callable = print) -> dict[str, list[float]]:
+def learn_needles(arm: str, seed: int, *, steps: int = STEPS, stage_steps: int = STAGE_STEPS, asked: int = 16,
+                  ) -> dict[str, list[float]]:
     """Accuracies after rows of TRAINED and, from there on (with RoPE), of STAGED with the base kept or raised."""
     layers, rotary_dim = ARMS[arm]
     model = MiniM1(needle_config(layers, rotary_dim), seed=seed)
-    train_needles(model, torch.Generator().manual_seed(seed), TRAINED, ROWS, STEPS)
-    found = {"trained short": needle_accuracy(model, seed)}
+    train_needles(model, torch.Generator().manual_seed(seed), TRAINED, ROWS, steps)
+    found = {"trained short": needle_accuracy(model, seed, rows=asked)}
     for name, base in (("second stage", BASE), ("second stage, base raised", RAISED)) if rotary_dim else ():
         copy = with_base(model, base)
-        train_needles(copy, torch.Generator().manual_seed(1000 + seed), STAGED, STAGE_ROWS, STAGE_STEPS)
-        found[name] = needle_accuracy(copy, seed)
-    for name, shares in found.items():
-        say(f"seed {seed}, {arm}, {name}: {shares}")
+        train_needles(copy, torch.Generator().manual_seed(1000 + seed), STAGED, STAGE_ROWS, stage_steps)
+        found[name] = needle_accuracy(copy, seed, rows=asked)
     return found
 
 
@@ -231,53 +254,70 @@ def ask(model: MiniM1, tokenizer, hay: Haystack, piece: int = 512) -> dict[str, 
     return answers
 
 
-def measure_shipped(say: Callable = print) -> dict:
+def measure_shipped(texts: int = TEXTS, fillers: Sequence[int] = FILLERS) -> dict[int, dict[str, list[list[int]]]]:
     """For each length of filler: which records of every text were right in words, and as a choice of eight."""
     from minim1.train.checkpoint import load
 
     shipped, found = load("shipped"), {}
-    for filler in FILLERS:
+    for filler in fillers:
         words, choices = [], []
-        for seed in range(TEXTS):
+        for seed in range(texts):
             hay = haystack(shipped.tokenizer, seed, filler)
             answers = ask(shipped.model, shipped.tokenizer, hay)
             words.append([int(answers[key][0] == value) for key, value in hay.records.items()])
             choices.append([int(answers[key][1] == value) for key, value in hay.records.items()])
         found[filler] = {"words": words, "choices": choices}
-        shares = [sum(map(sum, rows)) / (TEXTS * RECORDS) for rows in (words, choices)]
-        say(f"{filler} tokens of filler: {shares[0]:.3f} in words, {shares[1]:.3f} as a choice")
-    return {"texts": TEXTS, "records": RECORDS, "right": found}
+    return found
 
 
-def main() -> None:
-    from minim1.report.bench.command import machine
-    from minim1.train.checkpoint import versions
+# Together
 
-    parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.long_context", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="prefill, needles, shipped; default: all")
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    result = read_result(arguments.out) if arguments.out.exists() else {"format": 1}
 
-    def keep(part: str, found: dict) -> None:
-        result[part] = {"machine": machine("cpu"), "versions": versions(), "threads": 1, **found}
-        write_result(arguments.out, result)
+def run(arm: str, seed: int, scale: str) -> object:
+    """What an arm measures: "prefill LAYERS", "memory LAYERS", "needles ARM" or "shipped"."""
+    part, _, which = arm.partition(" ")
+    if part == "prefill":
+        return measure_prefill(which, scale)
+    if part == "memory":
+        return [measure_memory(narrow_model(which), tokens) for tokens in HELD[scale]]
+    if part == "needles":
+        return learn_needles(which, seed, **({"steps": 2, "stage_steps": 1, "asked": 1} if scale == "smoke" else {}))
+    return measure_shipped(1, FILLERS[:2]) if scale == "smoke" else measure_shipped()
 
-    for part in arguments.parts or ("shipped", "needles", "prefill"):
-        if part == "shipped":
-            keep(part, measure_shipped())
-        elif part == "prefill":
-            measure_prefill(lambda found: keep("prefill", found))
-        else:
-            runs = {arm: [] for arm in ARMS}
-            for seed in SEEDS:
-                for arm in ARMS:
-                    runs[arm].append(learn_needles(arm, seed))
-                keep(part, {"seeds": SEEDS, "trained": TRAINED, "staged": STAGED, "steps": STEPS,
-                            "stage_steps": STAGE_STEPS, "base": BASE, "raised": RAISED, "lengths": LENGTHS,
-                            "runs": runs})
 
+def arranged(result: Mapping) -> dict:
+    """A result by its parts: "prefill", "needles" and "shipped", each with where it ran, its settings and values."""
+    def part(first: str, names: Sequence[str], **found: object) -> dict:
+        place = result["places"][next(iter(result["units"][first].values()))["place"]]
+        return {**place, **{name: result["settings"][name] for name in names}, **found}
+
+    needles = tuple(f"needles {arm}" for arm in ARMS)
+    return {
+        "prefill": part(f"prefill {PURE}", ("pieces",), points={
+            layers: values(result, f"prefill {layers}")[0] for layers in PIECES}),
+        "needles": part(needles[0], ("trained", "staged", "steps", "stage_steps", "base", "raised", "lengths"),
+                        seeds=sorted(map(int, result["runs"][needles[0]])),
+                        runs={arm: values(result, name) for arm, name in zip(ARMS, needles)}),
+        "shipped": part("shipped", ("texts", "records"), right=values(result, "shipped")[0]),
+    }
+
+
+def stored() -> dict:
+    """The committed result, arranged."""
+    return arranged(stored_result("long_context"))
+
+
+EXPERIMENT = Experiment(
+    "long_context",
+    {**{f"prefill {layers}": (0,) for layers in PIECES},
+     **{f"memory {layers}": (0,) for layers in (PURE, HYBRID, TWIN)},
+     **{f"needles {arm}": SEEDS for arm in ARMS}, "shipped": (0,)},
+    run,
+    {"pieces": PIECES, "memory_piece": HELD_PIECE, "trained": TRAINED, "staged": STAGED, "steps": STEPS,
+     "stage_steps": STAGE_STEPS, "base": BASE, "raised": RAISED, "lengths": LENGTHS,
+     "texts": TEXTS, "records": RECORDS},
+    alone=True,
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

@@ -66,6 +66,8 @@ EXPERTS = 8
 
 @dataclass(frozen=True)
 class Arm:
+    """A network: its size, the pattern of its layers, its experts (1: dense), depth and norms."""
+
     size: str = "small"
     pattern: str = "hybrid"
     experts: int = 1
