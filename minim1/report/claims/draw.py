@@ -47,7 +47,7 @@ def lines(panels: Mapping[str, Lines], looks: Mapping[str, str], *, x: str | Seq
         fig.add_trace(go.Scatter(x=list(places), y=list(seeds[0]), name=f"{name}, the report's", mode="lines",
                                  line=dict(color=INKS["grey"][0], width=1, dash="dot")), row=1, col=1)
     if "x" in log:
-        fig.update_xaxes(type="log", exponentformat="SI", dtick=1)
+        fig.update_xaxes(type="log", tickformat="~s", dtick=1)
     if "y" in log:
         fig.update_yaxes(type="log", exponentformat="power", dtick=1)
     return _laid_out(fig)

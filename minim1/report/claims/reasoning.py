@@ -101,7 +101,7 @@ def _curriculum(results: Results) -> Finding:
         verdict(bool(lost) and all(kept), bool(lost) and any(kept)),
         [*(ends[arm][0] for arm in order), began, *(ends[arm][1] for arm in order)],
         f"The curriculum ends with reasoning at {ends[LATER][0]} and general tasks at {ends[LATER][1]}, the same "
-        f"problems mixed from the start with {ends[MIXED][0]} and {ends[MIXED][1]}, where general tasks began at {began}; "
+        f"problems mixed from the start with {ends[MIXED][0]} and {ends[MIXED][1]}; general tasks began at {began}; "
         f"{lost or 'neither control forgets beyond the range of the seeds, so that there is nothing to avoid'}; the "
         "weights are ours, as M1's are unpublished, and rules judge our general tasks where a model judges M1's.",
     )
@@ -135,7 +135,7 @@ def every_time(record: Mapping) -> float:
 
 
 def chain_lengths(result: Mapping) -> list[list[dict]]:
-    """Chains of look-ups by length, for each seed: {"turns", "success", "right", "wrong"}, turns as in `wrong_turns`."""
+    """Chains of look-ups by length, for each seed: {"turns", "success", "right", "wrong"}, as `wrong_turns` wants."""
     made = tools.arranged(result)
     return [[{"turns": hops + 1, "success": share, "right": turns - wrong, "wrong": wrong}
              for hops, share, turns, wrong in zip(made["chains"], *(run["chains"][name]
@@ -145,8 +145,9 @@ def chain_lengths(result: Mapping) -> list[list[dict]]:
 
 def _turns(results: Results) -> Finding:
     """Of the desk, from the longest conversations that were taught to the longest asked, by ranges of seeds that do
-    not overlap (`below`). Holds: success does not fall. Partly: it falls, but the share of wrong turns does not rise,
-    so that errors only add up. Else: not at this scale."""
+    not overlap (`below`). If those that were taught succeed no more often than one that always refuses would, there is
+    nothing to hold: not at this scale. Holds: success does not fall. Partly: it falls, but the share of wrong turns
+    does not rise, so that errors only add up. Else: not at this scale."""
     runs = values(results["desk"], desk.ARM)
     taught = [next(record for record in run if record["requests"] == max(desk.TAUGHT)) for run in runs]
     longest, chains = [run[-1] for run in runs], chain_lengths(results["tools"])
@@ -162,13 +163,15 @@ def _turns(results: Results) -> Finding:
     wrong = measured("share of wrong turns", wrong_turns, SHARE)
     far = Measured(f"success, chains of look-ups ({chains[0][-1]['turns']} turns)",
                    [run[-1]["success"] for run in chains], ROUND)
-    rises = below(wrong[0].values, wrong[1].values)
+    refusals = [record["refusals"] for record in taught]
+    serves, rises = below(refusals, short.values), below(wrong[0].values, wrong[1].values)
     return Finding(
-        verdict(not below(long.values, short.values), not rises),
-        [long, short, *reversed(wrong), *measured(f"pass^{taught[0]['trials']}", every_time), far],
+        verdict(serves and not below(long.values, short.values), serves and not rises),
+        [long, short, *reversed(wrong), *measured(f"pass^{taught[0]['trials']}", every_time), far,
+         Measured(f"what always refusing would give, {taught[0]['requests']} requests", refusals, ROUND)],
         f"A model taught conversations with at most {taught[0]['requests']} requests succeeds in {short} of those and "
         f"in {long} with {longest[0]['requests']}, some {turns(longest):.0f} turns, and the share of wrong turns "
-        f"{'rises' if rises else 'goes'} from {wrong[0]} to {wrong[1]}; M1's results are means with a limit of 40 steps, "
+        f"{'rises' if rises else 'goes'} from {wrong[0]} to {wrong[1]}; M1's results are means within 40 steps, "
         "neither by length nor by repetition, and the 30 rounds and more of the press are in no report.",
     )
 
@@ -200,8 +203,8 @@ ROWS = (
         "Right answers against rollouts for four orders of the same problems: left reasoning, right the mean of the "
         "three general families."),
     Row(24, "turns", "agentic tool use holds over many turns",
-        "TAU-bench airline 62.0 and retail 63.5 (M1-80k), at most 40 steps", "M1 report §6, Table 2",
-        ("desk", "tools"), _turns, _turn_curves,
-        "Against the turns of a conversation, at the desk and in chains of look-ups: left the share of successes, which "
-        "falls with length, right the share of wrong turns up to the first of them."),
+        "TAU-bench airline 62.0 and retail 63.5 (M1-80k), at most 40 steps", "M1 report Table 2", ("desk", "tools"),
+        _turns, _turn_curves,
+        "Against the turns of a conversation, at the desk and in chains of look-ups: left the share of successes, "
+        "right the share of wrong turns up to the first of them."),
 )

@@ -177,11 +177,11 @@ def _repetition(results: Results) -> Finding:
          for setting, pairs in found.items() for name, measure in (
              ("tokens", _tokens), ("processor time", _seconds), ("largest gradient norm", _norm),
              ("median gradient norm", _typical), ("reward", _reward), ("tokens of the first batch", _first))],
-        f"Of runs that go wrong by themselves the rule stopped any answer in {acted} of {len(found['large step'])}, "
-        f"and with loops planted beforehand it leaves {first:.0%} of the tokens of the first batch, in which the "
-        f"weights are the same, and over all batches {whole:.0%} of the tokens, {worst:.0%} of the largest gradient norm and "
-        f"{reward:.0%} of the reward ({_said(planted)}); in the last batch {left[0]:.1%} of the answers loop without "
-        f"the rule, where the penalty on long answers works against loops, too, and {left[1]:.1%} with it.",
+        f"Of runs that go wrong by themselves the rule stopped an answer in {acted} of {len(found['large step'])}; "
+        f"with loops planted beforehand it leaves {first:.0%} of the tokens of the first batch, whose weights are the "
+        f"same, and of all batches {whole:.0%} of the tokens, {worst:.0%} of the largest gradient norm and "
+        f"{reward:.0%} of the reward: {_said(planted)}, beside a penalty on long answers that works against loops, too "
+        f"({left[0]:.1%} of the last batch's answers loop without the rule, {left[1]:.1%} with it).",
     )
 
 

@@ -190,20 +190,20 @@ def _draw_lasp(results: Results):
 
 
 ROWS = (
-    Row(2, "linear", "Lightning attention is linear: time in the number of tokens N, memory of decoding constant.",
+    Row(2, "linear", "lightning attention is linear: time in the number of tokens N, memory of decoding constant",
         "O(N) for training and prefill, at the same speed per token from 1K to 64K (3B model), where softmax falls to "
         "less than half", "M1 report §2; MiniMax-01 report §2.2, Fig. 8", ("length",), _linear, _draw_linear,
         "Four panels against the number of tokens, all axes logarithmic. Prefill and training step: lightning rises "
         "with slope 1, softmax bends to slope 2, the hybrid lies between and bends late. One more token, and the "
         "cache: lightning is flat, softmax and hybrid rise."),
-    Row(4, "million", "1M tokens of context on modest hardware.",
+    Row(4, "million", "1M tokens of context on modest hardware",
         "a context of 1M tokens natively, 8 times DeepSeek-R1's; 8-bit weights and 1M tokens on one node of 8 x 80 GB",
         "M1 report abstract; MiniMax-01 report §2.4", ("long_context",), _million, _draw_million,
         "Three panels against tokens. Seconds of prefill: lightning on a straight line of slope 1 to a million, the "
         "hybrid bending to slope 2, fitted on to a million. Bytes of the cache: lightning flat, hybrid and softmax "
         "parallel lines. Needles found: near all at the trained length, then falling, least for the hybrid trained on "
         "longer rows too."),
-    Row(25, "lasp", "LASP+ replaces the serial chain between ranks by one all-gather.",
+    Row(25, "lasp", "LASP+ replaces the serial chain between ranks by one all-gather",
         "one all-gather instead of sends from rank to rank; computing time down to 1/N of LASP's with N ranks",
         "MiniMax-01 report §3", ("lasp",), _lasp, _draw_lasp,
         "Two panels against the number of ranks. Exchanges in a row: LASP rises as ranks less one, LASP+ stays at one. "

@@ -9,13 +9,13 @@ bf16 head; bf16 with an fp32 head. bf16 is what the trainer calls so: weights in
 The natural head shows next to nothing, so a disturbance is *injected*: `common_mode` adds the same amount to all
 logits, which no softmax can see, except through rounding. Also: which experts the two readings choose, and what
 replaying the rollout's choice does.
+
+The arms of the experiment are its three parts: "heads", "replay" and "kernels".
 """
 
-import argparse
-import datetime
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +23,15 @@ from torch import Tensor
 
 from minim1.evaluate import heldout_problems, prompt_ids, task_sampling
 from minim1.generation import Rollout, generate
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report import experiments
+from minim1.report.experiments import Experiment, runner
 from minim1.train.checkpoint import Loaded, load
 from minim1.train.losses import token_logprobs
 
-RESULT = RESULTS / "mismatch.json"
-SEEDS = range(3)
 PROBLEMS = 64  # with up to 64 rows a decoding step runs all experts at once, with more it sorts tokens as training does
+TOKENS = 48
 SIZES = (0, 90, 180, 360)  # of the common mode: each in the middle of a stretch in which bf16 has one step
+APART = "1 - pearson"
 ARMS = {"fp32": (False, True), "bf16, bf16 head": (True, False), "bf16, fp32 head": (True, True)}  # bf16?, fp32 head?
 
 
@@ -50,7 +50,8 @@ def mismatch(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> dict[str, 
     Returns: pearson, the correlation of the two probabilities, NaN where one of them is constant; mean_dp and max_dp,
         of their absolute difference; mean_dlogp, mean absolute difference of the log-probabilities.
 
-    >>> mismatch(torch.tensor([[0.5, 0.2]]).log(), torch.tensor([[0.4, 0.2]]).log(), torch.ones(1, 2).bool())["max_dp"]
+    >>> found = mismatch(torch.tensor([[0.5, 0.2]]).log(), torch.tensor([[0.4, 0.2]]).log(), torch.ones(1, 2).bool())
+    >>> round(found["max_dp"], 6)
     0.1
     """
     x, y = (values.detach()[mask].double() for values in (logprobs, old_logprobs))
@@ -62,7 +63,29 @@ def mismatch(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> dict[str, 
             "mean_dlogp": (x - y).abs().mean().item()}
 
 
-def sample(run: Loaded, seed: int, problems: int = PROBLEMS, *, tokens: int = 48) -> Rollout:
+def bf16_step(magnitude: float) -> float:
+    """The distance from a bf16 number to the next larger one.
+
+    >>> bf16_step(180.0)
+    1.0
+    """
+    here = torch.tensor(magnitude, dtype=torch.bfloat16)
+    return (torch.nextafter(here, torch.full_like(here, torch.inf)) - here).item()
+
+
+def bands(magnitude: float, most: int = 1) -> list[float]:
+    """The probabilities that a choice between two tokens can have when bf16 logits stand near `magnitude`.
+
+    That is sigmoid(k * step) for k from -most to most.
+
+    >>> [round(p, 2) for p in bands(180.0)]
+    [0.27, 0.5, 0.73]
+    """
+    gaps = bf16_step(magnitude) * torch.arange(-most, most + 1, dtype=torch.float64)
+    return gaps.sigmoid().tolist()
+
+
+def sample(run: Loaded, seed: int, problems: int = PROBLEMS, *, tokens: int = TOKENS) -> Rollout:
     """One answer of the model, in fp32, to each of `problems` held-out problems; their prompts have one length."""
     prompts = [prompt_ids(run.tokenizer, p.prompt) for p in heldout_problems("pair", problems, seed=seed)]
     return generate(run.model, prompts, task_sampling(run.tokenizer, max_new_tokens=tokens, seed=seed))
@@ -118,12 +141,12 @@ def hidden_states(model, input_ids: Tensor) -> Tensor:
     return seen[0]
 
 
-def compare_heads(seed: int, sizes=SIZES, problems: int = PROBLEMS) -> list[dict]:
+def compare_heads(seed: int, problems: int = PROBLEMS, *, sizes=SIZES, tokens: int = TOKENS) -> list[dict]:
     """For each size of the common mode and each arm: `mismatch` of the same tokens."""
     rows = []
     for size in sizes:
         run = load("shipped")
-        rollout = sample(run, seed, problems)
+        rollout = sample(run, seed, problems, tokens=tokens)
         common_mode(run.model, rollout.input_ids, size)
         for arm, (bf16, fp32_head) in ARMS.items():
             with head(run.model, fp32_head):
@@ -137,7 +160,7 @@ def flips(a: Tensor, b: Tensor) -> Tensor:
     return (a.sort(-1).values != b.sort(-1).values).any(-1)
 
 
-def compare_replay(seed: int, problems: int = PROBLEMS) -> dict[str, dict]:
+def compare_replay(seed: int, problems: int = PROBLEMS, *, tokens: int = TOKENS) -> dict[str, dict]:
     """How often the two readings choose other experts, and the mismatch without and with router replay, fp32 head.
 
     Two kinds of bf16: "products", the trainer's; "throughout", weights and activations between layers too.
@@ -146,7 +169,7 @@ def compare_replay(seed: int, problems: int = PROBLEMS) -> dict[str, dict]:
         the tokens that are predicted from a flipped one, and of the others, without replay.
     """
     found, run = {}, load("shipped")
-    rollout = sample(run, seed, problems)
+    rollout = sample(run, seed, problems, tokens=tokens)
     mask = rollout.mask
     for kind, bf16 in (("products", True), ("throughout", False)):
         if kind == "throughout":
@@ -166,10 +189,11 @@ def compare_replay(seed: int, problems: int = PROBLEMS) -> dict[str, dict]:
     return found
 
 
-def compare_kernels(seed: int) -> dict[str, dict]:
-    """bf16 with an fp32 head: `mismatch` for as many rows as decoding takes with its own kernel, and for more."""
+def compare_kernels(seed: int, problems: int = PROBLEMS, *, tokens: int = TOKENS) -> dict[str, dict]:
+    """bf16 with an fp32 head: `mismatch` for as many rows as decoding takes with its own kernel, and for 32 more."""
     run = load("shipped")
-    return {str(problems): _between(run.model, sample(run, seed, problems)) for problems in (PROBLEMS, PROBLEMS + 32)}
+    rollouts = {rows: sample(run, seed, rows, tokens=tokens) for rows in (problems, problems + 32)}
+    return {str(rows): _between(run.model, rollout) for rows, rollout in rollouts.items()}
 
 
 def _between(model, rollout: Rollout) -> dict[str, float]:
@@ -177,26 +201,38 @@ def _between(model, rollout: Rollout) -> dict[str, float]:
     return mismatch(*(x.logprobs for x in readings), rollout.mask)
 
 
+PARTS: dict[str, Callable] = {"heads": compare_heads, "replay": compare_replay, "kernels": compare_kernels}
+
+
+def run(arm: str, seed: int, scale: str) -> object:
+    """A part of the experiment, with 1 - Pearson for Pearson, of which five digits would leave 1."""
+    small = {"problems": 8, "tokens": 8} if scale == "smoke" else {}
+    return swap(PARTS[arm](seed, **small), "pearson", APART)
+
+
+def swap(value: object, old: str, new: str) -> object:
+    """Nested dicts and lists with 1 - x under the key `new` for every x under `old`.
+
+    >>> swap({"a": [{"pearson": 0.75}]}, "pearson", "1 - pearson")
+    {'a': [{'1 - pearson': 0.25}]}
+    """
+    if isinstance(value, Mapping):
+        return {new if name == old else name: 1 - x if name == old else swap(x, old, new) for name, x in value.items()}
+    return [swap(x, old, new) for x in value] if isinstance(value, list) else value
+
+
+def arranged(result: Mapping) -> dict:
+    """A result by part: {"heads": {seed as text: rows}, "replay", "kernels", "settings", "machine", ...}."""
+    parts = {arm: swap(runs, APART, "pearson") for arm, runs in result["runs"].items()}
+    return experiments.head(result) | parts | {"settings": result["settings"]}
+
+
 def stored() -> dict:
-    """The committed result: {"heads": {seed as text: rows}, "replay", "kernels", "machine", ...}."""
-    return read_result(RESULT)
+    """The committed result, as `arranged` gives it."""
+    return arranged(experiments.stored("mismatch"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    found = {
-        "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
-        "settings": {"sizes": SIZES, "problems": PROBLEMS, "threads": 1},
-        "heads": {str(seed): compare_heads(seed) for seed in SEEDS},
-        "replay": {str(seed): compare_replay(seed) for seed in SEEDS},
-        "kernels": {str(seed): compare_kernels(seed) for seed in SEEDS},
-    }
-    write_result(arguments.out, found)
-    print(f"written to {arguments.out}")
-
+EXPERIMENT = Experiment("mismatch", {part: range(3) for part in PARTS}, run, {"sizes": SIZES, "problems": PROBLEMS})
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)
