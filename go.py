@@ -36,7 +36,7 @@ usage: python3 go.py VERB [arguments]        (on Windows: py go.py VERB)
            to pytest; then, after `--bench [arguments]`, `minim1 bench`; after `--train
            [arguments]`, train the preset small
 
-Any other verb is the minim1 command's: pretrain, sft, rl, eval, chat, count, bench, doctor, ...
+Any other verb is the minim1 command's: pretrain, sft, rl, eval, chat, count, bench, claims, doctor, ...
 The first use makes .venv and installs into it.
 """
 ROOT = Path(__file__).resolve().parent

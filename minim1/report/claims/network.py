@@ -32,13 +32,15 @@ def _recall(results: Results) -> Finding:
     return Finding(
         verdict(max(pure.values) < 0.8 and min(hybrid.values) >= 0.95,
                 all(h > p for h, p in zip(hybrid.values, pure.values))),
-        [hybrid, pure, end(TIGHT, "1 in 4"), end(TIGHT, "all"), end(ROOMY, "1 in 8"), end(ROOMY, "none")],
+        [hybrid, pure, end(TIGHT, "1 in 4"), end(TIGHT, "all"), end(ROOMY, "1 in 8"), end(ROOMY, "none"),
+         end("tight", "LS"), end("tight", "LL")],
         f"Where {task['pairs']} pairs meet states of {task['head_dim']} × {task['head_dim']}, eight lightning layers "
-        f"are right in {pure} after {tight['steps']} steps, and in {hybrid} if the last is a softmax layer; with more "
-        f"room the two are at {end(ROOMY, 'none')} and {end(ROOMY, '1 in 8')} after {roomy['steps']}, and two "
-        f"lightning layers, in the tight setting at {end('tight', 'LL')} after {task['steps']} steps, come to "
-        f"{end('tight', 'LL, 2000 steps')} with four times the steps and to {end('tight', 'LL, D = 16')} with states "
-        "of 16 × 16: they lack time and room, not the ability.",
+        f"are right in {pure} after {tight['steps']} steps and in {hybrid} if the last is a softmax layer"
+        f"{', which has hardly begun to learn by then' if hybrid.median < 0.5 else ''}; with more room the two are at "
+        f"{end(ROOMY, 'none')} and {end(ROOMY, '1 in 8')} after {roomy['steps']}; and two layers, in the tight setting "
+        f"for {task['steps']} steps, are at {end('tight', 'LL')} and {end('tight', 'LS')}, where pure lightning comes "
+        f"to {end('tight', 'LL, 2000 steps')} with four times the steps and to {end('tight', 'LL, D = 16')} with "
+        "states of 16 × 16: it lacks time and room, not the ability.",
     )
 
 
@@ -136,12 +138,15 @@ def _extension(results: Results) -> Finding:
     accuracy = rope["accuracy"]
     parts = explode["abrupt"] == len(runs["abrupt"]) and not explode["staged"], extrapolates(accuracy)
 
-    def relative(way: str, what: str, says: str) -> Measured:
-        return Measured(f"{says}, {way}", [each[what] for each in grown[way]], "{:.2g}")
+    outcome = ("stages avoid it" if parts[0] else "stages do not avoid it" if explode["staged"] else
+               "there is little to avoid")
+
+    def relative(way: str, what: str, says: str, form: str = "{:.0f}") -> Measured:
+        return Measured(f"{says}, {way}", [each[what] for each in grown[way]], form)
 
     largest = {way: relative(way, "max", "largest gradient after a switch, in medians before it") for way in runs}
     learning = relative("abrupt", "learning", "largest gradient of the short stage, in the same medians")
-    loss = {way: relative(way, "loss", "loss at the end") for way in runs}
+    loss = {way: relative(way, "loss", "loss at the end", "{:.2f}") for way in runs}
     longest = len(accuracy[HALF]["content"][0]) - 1
     times = rope["lengths"][longest] // rope["trained"]
     right = {(arm, task): Measured(f"right by {task} at {times} times the trained length, {arm} turned",
@@ -151,12 +156,13 @@ def _extension(results: Results) -> Finding:
         verdict(all(parts), any(parts)),
         [largest["abrupt"], largest["staged"], learning, loss["abrupt"], loss["staged"],
          right[HALF, "content"], right[WHOLE, "content"]],
-        f"After an abrupt step from {extension.SHORT} to {extension.STAGES['abrupt'][-1]} tokens the largest gradient "
-        f"is {largest['abrupt']} times the usual, in stages {largest['staged']} times, where learning the short rows "
-        f"took {learning} times: {explode['abrupt']} abrupt and {explode['staged']} staged of {len(runs['staged'])} "
-        f"runs explode by our bar, and the losses end at {loss['abrupt']} and {loss['staged']}; at {times} times the "
-        f"trained length half-RoPE is right by content in {right[HALF, 'content']} and full RoPE in "
-        f"{right[WHOLE, 'content']}, by place half-RoPE in {right[HALF, 'place']}.",
+        f"From {extension.SHORT} to {extension.STAGES['abrupt'][-1]} tokens at once the gradient reaches "
+        f"{largest['abrupt']} times what is usual for the short rows at the end, in stages {largest['staged']} times, "
+        f"where learning them took {learning} times: by our bar {explode['abrupt']} abrupt and {explode['staged']} "
+        f"staged of {len(runs['staged'])} runs explode, so that {outcome}, and the losses end at {loss['abrupt']} and "
+        f"{loss['staged']}; at {times} times the trained length half-RoPE is right by content in "
+        f"{right[HALF, 'content']} and full RoPE in {right[WHOLE, 'content']}, by place half-RoPE in "
+        f"{right[HALF, 'place']}.",
     )
 
 

@@ -7,11 +7,7 @@ component; there collapse is costly. `train_model`: a small MiniM1 reads Python,
 Both were chosen with seeds 100 and 101, so that collapse happens; the stored seeds begin at 0.
 """
 
-import argparse
-import datetime
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -21,18 +17,18 @@ from minim1.config import M1Config
 from minim1.data.corpus import encode_corpus, load_corpus
 from minim1.model.decoder import MiniM1
 from minim1.model.moe import dispatch, expert_load, load_balancing_loss, top_k_router
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, head, runner, values
+from minim1.report.experiments import stored as stored_result
 from minim1.train.batches import Batches, Mixture
 from minim1.train.checkpoint import load
 from minim1.train.losses import next_token_loss
 
-RESULT = RESULTS / "balance.json"
 EXPERTS, PER_TOKEN = 8, 2
 ARMS = {  # name -> (coefficient, share of the steps after which it counts)
     "no balance loss": (0.0, 0.0), "coefficient 0.01": (0.01, 0.0), "coefficient 0.1": (0.1, 0.0),
     "0.1 from half-way": (0.1, 0.5),
 }
+CONTROL = "nothing shared"  # of the layer's inputs, and no balance loss
 LAYER_SEEDS, LAYER_STEPS = range(5), 2000
 MODEL_SEEDS, MODEL_STEPS = range(3), 300
 
@@ -134,37 +130,29 @@ def entropy(load: Tensor) -> Tensor:
     return -torch.xlogy(load, load).sum(-1) / torch.tensor(float(load.shape[-1])).log()
 
 
-def experiment(layer_steps: int = LAYER_STEPS, model_steps: int = MODEL_STEPS) -> dict:
-    """Every arm with every seed, ready for JSON: {"layer": {arm: [records of a seed, ...]}, "model": the same, ...}.
+def run(arm: str, seed: int, scale: str) -> list[dict]:
+    """The records of an arm: "layer, ..." or "model, ..." and a name of `ARMS`, or "layer, nothing shared"."""
+    kind, name = arm.split(", ", 1)
+    coefficient, begin = ARMS.get(name, ARMS["no balance loss"])
+    short = {"steps": 2, "every": 1} if scale == "smoke" else {}
+    if kind == "model":
+        return train_model(seed, coefficient, begin=begin, **short)
+    return train_layer(seed, coefficient, begin=begin, common=0.0 if name == CONTROL else 3.0, **short)
+
+
+def arranged(result: Mapping) -> dict:
+    """A result as chapter 07 reads it: {"layer": {arm: [records of a seed, ...]}, "model": the same, "control", ...}.
 
     "control" is the layer's first arm again, on inputs that share nothing.
     """
-    found = {
-        "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
-        "settings": {"arms": ARMS, "layer_seeds": list(LAYER_SEEDS), "model_seeds": list(MODEL_SEEDS), "threads": 1},
-    }
-    torch.set_num_threads(1)
-    found |= {"layer": {}, "model": {}}
-    for name, (coefficient, begin) in ARMS.items():
-        print(f"{name}: the layer, then the model", file=sys.stderr)
-        given = dict(coefficient=coefficient, begin=begin)
-        found["layer"][name] = [train_layer(seed, **given, steps=layer_steps) for seed in LAYER_SEEDS]
-        found["model"][name] = [train_model(seed, **given, steps=model_steps) for seed in MODEL_SEEDS]
-    found["control"] = [train_layer(seed, 0.0, common=0.0, steps=layer_steps) for seed in LAYER_SEEDS]
-    return found
+    settings = {"arms": result["settings"]["arms"], "layer_seeds": list(LAYER_SEEDS), "model_seeds": list(MODEL_SEEDS)}
+    return {**head(result), "settings": settings, "control": values(result, f"layer, {CONTROL}"),
+            **{kind: {name: values(result, f"{kind}, {name}") for name in ARMS} for kind in ("layer", "model")}}
 
 
 def stored() -> dict:
-    """The committed result."""
-    return read_result(RESULT)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    write_result(arguments.out, experiment())
-    print(f"written to {arguments.out}")
+    """The committed result, arranged."""
+    return arranged(stored_result("balance"))
 
 
 def _record(step: int, losses: list[float], load: Tensor) -> dict:
@@ -179,5 +167,11 @@ def _load(expert_ids: Tensor) -> Tensor:
     return torch.bincount(expert_ids.flatten(), minlength=EXPERTS) / expert_ids.numel()
 
 
+EXPERIMENT = Experiment(
+    "balance", {**{f"layer, {name}": LAYER_SEEDS for name in (*ARMS, CONTROL)},
+                **{f"model, {name}": MODEL_SEEDS for name in ARMS}}, run,
+    {"arms": ARMS, "layer_steps": LAYER_STEPS, "model_steps": MODEL_STEPS},
+)
+
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

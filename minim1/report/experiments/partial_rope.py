@@ -4,26 +4,24 @@ Every token of a row has a value, a few also have a name, and at the end names a
 things at once: by *content*, the value of the token with that name, wherever it stands; by *place*, at every token, the
 value of the one before. Longer rows hold as many names among more tokens without one.
 
-    python -m minim1.report.experiments.partial_rope [--seeds 10 11 12 13 14] [--out FILE.json]
+    python -m minim1.report.experiments.partial_rope     # minutes on one core; writes report/results/partial_rope.json
 """
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minim1.model.softmax import rotary, softmax_attention
-from minim1.report.experiments import RESULTS, write_result
+from minim1.report.experiments import Experiment, head, runner, seeds, values
+from minim1.report.experiments import stored as stored_result
 
 NAMES, VALUES, NAMED = 32, 8, 8  # possible names and values; named tokens in a row, and questions at its end
 WIDTH, HEADS, HEAD_DIM = 64, 4, 16
 TRAINED, LENGTHS = 32, (32, 64, 128, 256, 512)  # tokens before the questions: in training, and when asked
 STEPS, ROWS, LEARNING_RATE = 300, 64, 1e-2
-OUT = RESULTS / "partial_rope.json"
 
 
 @dataclass(frozen=True)
@@ -113,26 +111,29 @@ def accuracy(
     return found
 
 
-def main() -> None:
-    from minim1.report.bench.command import machine
-    from minim1.train.checkpoint import versions
+def run(arm: str, seed: int, scale: str) -> dict[str, list[float]]:
+    """`accuracy` of a layer that has learned, at a scale."""
+    if scale == "smoke":
+        return accuracy(learn(ARMS[arm], seed, steps=2), seed, LENGTHS[:2])
+    return accuracy(learn(ARMS[arm], seed), seed)
 
-    parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.partial_rope", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    result = {"format": 1, "machine": machine("cpu"), "versions": versions(), "threads": 1, "seeds": arguments.seeds,
-              "steps": STEPS, "trained": TRAINED, "lengths": LENGTHS,
-              "arms": {name: asdict(arm) for name, arm in ARMS.items()},
-              "accuracy": {name: {"content": [], "place": []} for name in ARMS}}
-    for seed in arguments.seeds:
-        for name, arm in ARMS.items():
-            for task, values in accuracy(learn(arm, seed), seed).items():
-                result["accuracy"][name][task].append([round(x, 4) for x in values])
-                print(f"seed {seed}, {name}, {task}: {[round(x, 2) for x in values]}", flush=True)
-    write_result(arguments.out, result)
 
+def arranged(result: Mapping) -> dict:
+    """A result as chapter 02 reads it: settings, "seeds", and "accuracy": {arm: {task: [one list for each seed]}}."""
+    shares = {arm: {task: [each[task] for each in values(result, arm)] for task in ("content", "place")}
+              for arm in ARMS}
+    return {**head(result), **result["settings"], "seeds": seeds(result), "accuracy": shares}
+
+
+def stored() -> dict:
+    """The committed result, arranged."""
+    return arranged(stored_result("partial_rope"))
+
+
+EXPERIMENT = Experiment(
+    "partial_rope", {arm: range(10, 15) for arm in ARMS}, run,
+    {"steps": STEPS, "trained": TRAINED, "lengths": LENGTHS, "arms": {name: asdict(arm) for name, arm in ARMS.items()}},
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

@@ -3,15 +3,16 @@
 A row holds pairs of a key and a value, one pair a token, and then keys alone; at each of those the network must say
 the value that this key had. Keys differ within a row, pairs and order are drawn anew for every row.
 
-    python -m minim1.report.experiments.recall [--out FILE.json]
-    python -m minim1.report.experiments.recall --add "LL, D = 16"      one network more, into the stored result
+    python -m minim1.report.experiments.recall     # half an hour on two quiet cores; writes report/results/recall.json
+
+The last two settings ask how many softmax layers M1's pattern needs: none, one in eight, one in four or all of eight
+layers, all else as in the first two but for what time allows, the same for every network of a setting: in the tight one
+500 steps as there, of half as many rows, in the roomy one 125. (A first run of the tight one had 150 steps of 64 rows;
+with its first seed nothing but pure softmax had begun to learn, which says nothing about patterns.)
 """
 
-import argparse
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 
 from minim1.config import M1Config
 from minim1.model.decoder import MiniM1
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, head, runner, seeds, values
+from minim1.report.experiments import stored as stored_result
 
 KEYS, VALUES, QUERIES = 64, 16, 32  # possible keys and values; keys asked for in a row
 ASK = VALUES  # in the place of a value: this token is a question
-SEEDS = [10, 11, 12]
-OUT = RESULTS / "recall.json"
+SEEDS = (10, 11, 12)
+PATTERNS = {"none": "LLLLLLLL", "1 in 8": "LLLLLLLS", "1 in 4": "LLLSLLLS", "all": "SSSSSSSS"}  # softmax layers
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,23 @@ class Setting:
     batch: int = 64
 
 
-def _tight(layers: str, pairs: int = 48, steps: int = 500, head_dim: int = 8) -> Setting:
-    return Setting(layers, pairs, hidden_size=32, head_dim=head_dim, postnorm=False, learning_rate=1e-2, steps=steps)
+def _tight(layers: str, pairs: int = 48, steps: int = 500, head_dim: int = 8, batch: int = 64) -> Setting:
+    return Setting(layers, pairs, hidden_size=32, head_dim=head_dim, postnorm=False, learning_rate=1e-2, steps=steps,
+                   batch=batch)
 
 
-def _roomy(layers: str, postnorm: bool = True) -> Setting:
-    return Setting(layers, 32, hidden_size=64, head_dim=16, postnorm=postnorm, learning_rate=4e-3, steps=300)
+def _roomy(layers: str, postnorm: bool = True, steps: int = 300) -> Setting:
+    return Setting(layers, 32, hidden_size=64, head_dim=16, postnorm=postnorm, learning_rate=4e-3, steps=steps)
 
 
-SETTINGS = {  # the first three of each are the question; what follows tests the explanation
+SETTINGS = {  # the first three of "tight" and "roomy" are the question; what follows tests the explanation
     "tight": {"LL": _tight("LL"), "LS": _tight("LS"), "SS": _tight("SS"),
               "LL, 12 pairs": _tight("LL", pairs=12), "LL, 2000 steps": _tight("LL", steps=2000),
               "LL, D = 16": _tight("LL", head_dim=16)},
     "roomy": {"LLLL": _roomy("LLLL"), "LLLS": _roomy("LLLS"), "SSSS": _roomy("SSSS"),
               "SSSS, pre-norm": _roomy("SSSS", postnorm=False)},
+    "tight, eight layers": {name: _tight(layers, batch=32) for name, layers in PATTERNS.items()},
+    "roomy, eight layers": {name: _roomy(layers, steps=125) for name, layers in PATTERNS.items()},
 }
 
 
@@ -117,36 +122,37 @@ def _accuracy(model: MiniM1, setting: Setting, generator: torch.Generator) -> fl
     return (model(input_ids).logits[:, -QUERIES:].argmax(-1) == values).double().mean().item()
 
 
-def main() -> None:
-    from minim1.report.bench.command import machine
-    from minim1.train.checkpoint import versions
+def run(arm: str, seed: int, scale: str) -> dict:
+    """One network of `SETTINGS`, named "setting: network" -> {"setting": its numbers, "curve": [(step, accuracy)]}."""
+    setting, every = _arms()[arm], 25
+    if scale == "smoke":
+        setting, every = replace(setting, steps=2, batch=4), 2
+    return {"setting": asdict(setting), "curve": learn(setting, seed, every=every)}
 
-    parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.recall", description=__doc__)
-    parser.add_argument("--add", choices=[rival for rivals in SETTINGS.values() for rival in rivals], metavar="NETWORK",
-                        help="run this one alone, with the stored seeds, and put it into the stored result")
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    here = {"machine": machine("cpu"), "versions": versions(), "threads": 1}
-    if arguments.add is None:
-        result = {"format": 1, **here, "seeds": SEEDS, "settings": {}, "curves": {}, "seconds": {}, "added": {}}
-    else:
-        result = read_result(arguments.out)
-        result.setdefault("added", {})[arguments.add] = here
-    chosen = [(name, rival, setting) for name, rivals in SETTINGS.items() for rival, setting in rivals.items()
-              if arguments.add in (None, rival)]
-    runs = {(name, rival): [] for name, rival, _ in chosen}
-    for seed in result["seeds"]:
-        for name, rival, setting in chosen:
-            begun = time.perf_counter()
-            curve = learn(setting, seed)
-            runs[name, rival].append(([[s, round(a, 4)] for s, a in curve], round(time.perf_counter() - begun, 1)))
-            print(f"seed {seed}, {name}, {rival}: {curve[-1][1]:.2f}", flush=True)
-            curves, seconds = zip(*runs[name, rival])
-            for key, value in (("settings", asdict(setting)), ("curves", curves), ("seconds", seconds)):
-                result[key].setdefault(name, {})[rival] = value
-            write_result(arguments.out, result)
 
+def arranged(result: Mapping) -> dict:
+    """A result as chapter 06 reads it: "seeds", "settings" and "curves", {setting: {network: [curve of each seed]}}."""
+    found = {**head(result), "seeds": seeds(result), "settings": {}, "curves": {}}
+    for arm in _arms():
+        name, rival = arm.split(": ")
+        if runs := values(result, arm):
+            found["settings"].setdefault(name, {})[rival] = runs[0]["setting"]
+            found["curves"].setdefault(name, {})[rival] = [each["curve"] for each in runs]
+    return found
+
+
+def stored() -> dict:
+    """The committed result, arranged."""
+    return arranged(stored_result("recall"))
+
+
+def _arms() -> dict[str, Setting]:
+    """Every network of every setting, by the name of its unit."""
+    return {f"{name}: {rival}": setting for name, rivals in SETTINGS.items() for rival, setting in rivals.items()}
+
+
+EXPERIMENT = Experiment(
+    "recall", {arm: SEEDS for arm in _arms()}, run, {"keys": KEYS, "values": VALUES, "queries": QUERIES})
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

@@ -1,8 +1,6 @@
 """The checks of chapter 06 accept what is right and name what is not; the stored experiment is that of the code."""
 
-import json
 import re
-import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -13,7 +11,7 @@ from minim1.config import hybrid_pattern, preset
 from minim1.course.checking import run_check
 from minim1.course.checks import hybrid_block as checks
 from minim1.model.count import count
-from minim1.report.experiments import recall
+from minim1.report.experiments import begin, missing, recall, write_result
 from tests.mutants import SEEDS, Mutant, run
 from tests.mutants.chapter_06 import MUTANTS
 
@@ -110,7 +108,7 @@ def test_pattern_and_bytes_are_the_packages(every, solutions):
 
 
 def test_the_stored_experiment_has_the_settings_of_the_code():
-    stored = json.loads(recall.OUT.read_text(encoding="utf-8"))
+    stored = recall.stored()
     assert stored["settings"] == {name: {rival: asdict(setting) for rival, setting in rivals.items()}
                                   for name, rivals in recall.SETTINGS.items()}
     for name, rivals in recall.SETTINGS.items():
@@ -118,24 +116,17 @@ def test_the_stored_experiment_has_the_settings_of_the_code():
             curves = stored["curves"][name][rival]
             assert len(curves) == len(stored["seeds"]) == 3
             assert all(curve[-1][0] == setting.steps for curve in curves)
-    for run in (stored, *stored["added"].values()):
-        assert run["versions"]["torch"] and run["machine"]["cpu"]
-    assert stored["added"].keys() <= {rival for rivals in recall.SETTINGS.values() for rival in rivals}
+    assert stored["versions"]["torch"] and stored["machine"]["cpu"]
 
 
-def test_a_network_is_added_to_what_is_stored(tmp_path, monkeypatch, capsys):
-    tight = {name: replace(recall.SETTINGS["tight"]["LL"], steps=1, batch=2, head_dim=dim) for name, dim in
-             (("a", 8), ("b", 16))}
-    out = tmp_path / "recall.json"
-    for network, settings in ((None, {"a": tight["a"]}), ("b", tight)):
-        monkeypatch.setattr(recall, "SETTINGS", {"tight": settings})
-        monkeypatch.setattr(sys, "argv", ["recall", "--out", str(out), *(["--add", network] if network else [])])
-        before = json.loads(out.read_text()) if network else None
-        recall.main()
-    stored = json.loads(out.read_text())
-    assert stored["curves"]["tight"]["a"] == before["curves"]["tight"]["a"]
-    assert len(stored["curves"]["tight"]["b"]) == 3 and stored["settings"]["tight"]["b"]["head_dim"] == 16
-    assert list(stored["added"]) == ["b"] and stored["seconds"]["tight"].keys() == {"a", "b"}
+def test_a_network_is_added_to_what_is_stored(tmp_path):
+    result = begin(recall.EXPERIMENT, "cpu", recall.EXPERIMENT.path())
+    new = result["runs"].pop("tight: LL, D = 16")
+    write_result(recall.EXPERIMENT.path(tmp_path), result)
+    found = begin(recall.EXPERIMENT, "cpu", recall.EXPERIMENT.path(tmp_path))
+    assert list(missing(recall.EXPERIMENT, found)) == [("tight: LL, D = 16", int(seed)) for seed in new]
+    unit = recall.run("tight: LL, D = 16", 0, "smoke")
+    assert unit["setting"]["head_dim"] == 16 and [step for step, _ in unit["curve"]] == [0, 2]
 
 
 def test_rows_can_be_answered_from_their_pairs():
