@@ -1,18 +1,17 @@
 """What does a thinking budget buy, before and after RL? And what does rounding the weights cost the shipped model?
 
-    python -m minim1.report.experiments.serving        # minutes on one core; writes minim1/report/results/serving.json
+    python -m minim1.report.experiments.serving      # minutes on two cores; report/results/serving.json
 
-`budgets`: right answers to held-out `pair` problems whose thoughts are closed after so many tokens. `votes`: the same
-tokens spent on several short thoughts and a vote. `rounded`: the model after its weights went through fewer bits.
+"budget": right answers to held-out `pair` problems whose thoughts are closed after so many tokens. "votes": the same
+tokens spent on several short thoughts and a vote. "rounded": the model after its weights went through fewer bits; there
+`pair` has ten seeds, as three could not tell int8 from fp32, and the text is read once, as nothing in that is drawn.
+Budgets are whole tries of five tokens, the last without its wait: a try that is cut in two says nothing.
 """
 
-import argparse
 import copy
-import datetime
 import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -28,22 +27,20 @@ from minim1.evaluate import (
 )
 from minim1.model.decoder import MiniM1
 from minim1.model.int8 import SKIPPED
-from minim1.report.bench.command import machine, versions
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, head, runner, values
+from minim1.report.experiments import stored as stored_result
 from minim1.tasks.base import parse_completion
 from minim1.train.checkpoint import Loaded, load
 
-RESULT = RESULTS / "serving.json"
-SEEDS, PROBLEMS = (0, 1, 2), 256
-PAIR_SEEDS = tuple(range(10))  # for `rounded`: three could not tell int8 from fp32
+SEEDS, PAIR_SEEDS, PROBLEMS = range(3), range(10), 256  # PAIR_SEEDS: of `pair` with rounded weights
 MODELS = {"after SFT": "shipped/sft", "after RL": "shipped"}
-BUDGETS = (4, 9, 14, 19, 24, 34, 44, 64, 94)  # whole tries of five tokens, the last without its wait
+BUDGETS = (4, 9, 14, 19, 24, 34, 44, 64, 94)
 VOTES = ((4, (1, 3, 9)), (14, (1, 3, 9)), (44, (1, 3)))  # budget, how many answers
 ANSWER = 24  # tokens left for what follows the thought
-ARMS = {  # name -> how the weights are rounded (see `rounded`)
-    "fp32": None, "bf16": dict(bits=16), "int8, M1's way": dict(bits=8), "int8, nothing skipped": dict(bits=8, skip=()),
-    "int8, one scale a matrix": dict(bits=8, per_channel=False), "4 bits": dict(bits=4), "3 bits": dict(bits=3),
-    "2 bits": dict(bits=2),
+ROUNDINGS = {  # name -> how the weights are rounded (see `rounded`)
+    "fp32": None, "bf16": {"bits": 16}, "int8, M1's way": {"bits": 8}, "int8, nothing skipped": {"bits": 8, "skip": ()},
+    "int8, one scale a matrix": {"bits": 8, "per_channel": False}, "4 bits": {"bits": 4}, "3 bits": {"bits": 3},
+    "2 bits": {"bits": 2},
 }
 FAMILIES = ("pair", "add", "sort", "recall")
 WINDOWS, PARTS = 64, 4  # windows of 256 tokens of held-out Python in each of so many parts
@@ -63,8 +60,8 @@ def budget_curve(run: Loaded, seed: int, budgets: Sequence[int] = BUDGETS, probl
     found = []
     for budget in budgets:
         result = score("pair", think(run, budget, seed, problems=problems))
-        found.append({"budget": budget, "accuracy": round(result.accuracy, 4), "thinking": round(result.thinking, 2),
-                      "format": round(result.parts["format"], 4)})
+        found.append({"budget": budget, "accuracy": result.accuracy, "thinking": result.thinking,
+                      "format": result.parts["format"]})
     return found
 
 
@@ -108,44 +105,74 @@ def text_windows(tokenizer, parts: int = PARTS, windows: int = WINDOWS) -> list:
     return [whole.slice(slice(part, None, parts)) for part in range(parts)]
 
 
-def experiment(write) -> dict:
-    """Everything above, for each seed; `write(found)` is called after each piece."""
-    torch.set_num_threads(1)
-    found = {
-        "format": 1, "date": datetime.date.today().isoformat(), "machine": machine("cpu"), "versions": versions(),
-        "settings": {"seeds": SEEDS, "pair_seeds": PAIR_SEEDS, "problems": PROBLEMS, "threads": 1},
-        "budgets": {}, "votes": [], "rounded": {},
-    }
-    runs = {name: load(path) for name, path in MODELS.items()}
-    for name, run in runs.items():
-        found["budgets"][name] = [budget_curve(run, seed) for seed in SEEDS]
-        write(found)
-    run = runs["after RL"]
-    for budget, numbers in VOTES:
+def votes(run: Loaded, seed: int, rows: Sequence = VOTES, problems: int = PROBLEMS) -> list[dict]:
+    """[{budget, samples, accuracy, thinking}] for each number of answers; thinking: tokens of all of them together."""
+    found = []
+    for budget, numbers in rows:
         for samples in numbers:
-            row = {"budget": budget, "samples": samples, "accuracy": [], "thinking": []}
-            for seed in SEEDS:
-                answers = think(run, budget, seed, samples=samples)
-                row["accuracy"].append(round(vote(answers, samples), 4))
-                row["thinking"].append(round(samples * sum(a.thinking for a in answers) / len(answers), 2))
-            found["votes"].append(row)
-            write(found)
-    windows = text_windows(run.tokenizer)
-    for name, how in ARMS.items():
-        made = run._replace(model=run.model if how is None else rounded(run.model, **how))
-        found["rounded"][name] = {
-            "bits_per_byte": [round(bits_per_byte(made.model, made.tokenizer, part), 5) for part in windows],
-            "accuracy": {family: [round(score(family, think(made, None, seed, family=family)).accuracy, 4)
-                                  for seed in (PAIR_SEEDS if family == "pair" else SEEDS)]
-                         for family in FAMILIES},
-        }
-        write(found)
+            answers = think(run, budget, seed, problems=problems, samples=samples)
+            found.append({"budget": budget, "samples": samples, "accuracy": vote(answers, samples),
+                          "thinking": samples * sum(a.thinking for a in answers) / len(answers)})
     return found
 
 
+def bits_added(loaded: Loaded, windows: Sequence) -> dict[str, list[float]]:
+    """Bits per byte of each part of a text: of the weights as they are ("fp32"), and what each rounding adds."""
+    whole = [bits_per_byte(loaded.model, loaded.tokenizer, part) for part in windows]
+    found = {"fp32": whole}
+    for name, how in ROUNDINGS.items():
+        if how is not None:
+            model = rounded(loaded.model, **how)
+            found[name] = [bits_per_byte(model, loaded.tokenizer, part) - w for part, w in zip(windows, whole)]
+    return found
+
+
+def accuracies(loaded: Loaded, rounding: str, seed: int, problems: int = PROBLEMS) -> dict[str, float]:
+    """Right answers by family, of the rounded model; only `pair` for the seeds that the others do not have."""
+    how = ROUNDINGS[rounding]
+    made = loaded if how is None else loaded._replace(model=rounded(loaded.model, **how))
+    return {family: score(family, think(made, None, seed, family=family, problems=problems)).accuracy
+            for family in (FAMILIES if seed in SEEDS else ("pair",))}
+
+
+def run(arm: str, seed: int, scale: str) -> object:
+    """One arm of `EXPERIMENT`, by the name before its comma."""
+    part, _, name = arm.partition(", ")
+    loaded, smoke = load(MODELS.get(name, "shipped")), scale == "smoke"
+    problems = 4 if smoke else PROBLEMS
+    if part == "budget":
+        return budget_curve(loaded, seed, BUDGETS[::4] if smoke else BUDGETS, problems)
+    if part == "votes":
+        return votes(loaded, seed, VOTES[1:2] if smoke else VOTES, problems)
+    if part == "text":
+        return bits_added(loaded, text_windows(loaded.tokenizer, 2, 1) if smoke else text_windows(loaded.tokenizer))
+    return accuracies(loaded, name, seed, problems)
+
+
+def arranged(result: Mapping) -> dict:
+    """A result by part: "budgets" {model: [a `budget_curve` for each seed]}; "votes" [{budget, samples, and for each
+    seed accuracy, thinking}]; "rounded" {name: {"bits_per_byte": of each part of the text, "accuracy": {family: of each
+    seed}}}; and `head`, "settings"."""
+    added = values(result, "text")[0]
+    by_seed = list(zip(*values(result, "votes")))
+    kept = {}
+    for name in ROUNDINGS:
+        bits = added["fp32"] if name == "fp32" else [round(w + a, 8) for w, a in zip(added["fp32"], added[name])]
+        runs = values(result, f"rounded, {name}")
+        right = {family: [found[family] for found in runs if family in found] for family in FAMILIES}
+        kept[name] = {"bits_per_byte": bits, "accuracy": right}
+    return {
+        **head(result), "settings": result["settings"],
+        "budgets": {name: values(result, f"budget, {name}") for name in MODELS},
+        "votes": [{"budget": rows[0]["budget"], "samples": rows[0]["samples"],
+                   **{key: [row[key] for row in rows] for key in ("accuracy", "thinking")}} for rows in by_seed],
+        "rounded": kept,
+    }
+
+
 def stored() -> dict:
-    """The committed result."""
-    return read_result(RESULT)
+    """The committed result, `arranged`."""
+    return arranged(stored_result("serving"))
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -158,13 +185,13 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean:.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    out = parser.parse_args().out
-    experiment(lambda found: write_result(out, found))
-    print(f"written to {out}")
-
+EXPERIMENT = Experiment(
+    "serving",
+    {**{f"budget, {name}": SEEDS for name in MODELS}, "votes": SEEDS, "text": (0,),
+     **{f"rounded, {name}": PAIR_SEEDS for name in ROUNDINGS}},
+    run, {"problems": PROBLEMS, "budgets": BUDGETS, "votes": VOTES, "answer": ANSWER, "roundings": ROUNDINGS,
+          "windows": WINDOWS, "parts": PARTS},
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)

@@ -5,24 +5,19 @@ half with the calculator and gives the other answers from its head (which the mo
 look-ups. An arm without tools sees the products' answers alone. Then RL on products, reward for the right answer only.
 The tools' schemas are not shown: they cost more tokens than a whole conversation, and the model could not read them.
 
-    python -m minim1.report.experiments.tools [--seeds 0 1 2] [--out FILE.json]
+    python -m minim1.report.experiments.tools             # six minutes on two cores; writes report/results/tools.json
 """
 
-import argparse
-import json
 import random
-import time
-from collections.abc import Callable
-from pathlib import Path
-
-import torch
+from collections.abc import Callable, Mapping, Sequence
 
 from minim1.agent import Dialogue, Episodes, demonstrated, errand_dialogue, run_episodes
 from minim1.data.chat import encode_chat
 from minim1.data.packing import Batch, pack_documents, step_seed
 from minim1.data.tokenizer import Tokenizer
 from minim1.evaluate import task_sampling
-from minim1.report.experiments import RESULTS, read_result, write_result
+from minim1.report.experiments import Experiment, head, runner
+from minim1.report.experiments import stored as stored_result
 from minim1.tasks.base import Problem
 from minim1.tasks.errands import ERRANDS
 from minim1.train.agent import AgentTrainer
@@ -31,7 +26,6 @@ from minim1.train.loop import StageConfig, Trainer
 from minim1.train.optim import OptimConfig
 from minim1.train.rl import RLConfig
 
-OUT = RESULTS / "tools.json"
 STEPS, DOCUMENTS, LENGTH, LEARNING_RATE = 150, 24, 256, 1.5e-3
 PRODUCTS, CALLS, HOPS = 0.6, 0.5, (1, 2, 3)  # share of products; of those, worked out with a call; look-ups of a chain
 TOKENS = 48  # of one turn
@@ -71,7 +65,7 @@ def ask(loaded, family: str, difficulty: int, count: int, *, seed: int = 0, tria
     problems = [task.sample(step_seed(seed, i, "tools/eval"), difficulty, split="heldout") for i in range(count)]
     problems = [problem for problem in problems for _ in range(trials)]
     dialogues = [errand_dialogue(p, max_steps=(difficulty if family == "chain" else 1) + spare) for p in problems]
-    settings = dict(max_new_tokens=TOKENS, top_p=0.95, seed=step_seed(seed, 0, "tools/answers"))
+    settings = {"max_new_tokens": TOKENS, "top_p": 0.95, "seed": step_seed(seed, 0, "tools/answers")}
     sampling = task_sampling(loaded.tokenizer, **settings)
     return problems, run_episodes(loaded.model, loaded.tokenizer, dialogues, sampling, declare=False)
 
@@ -96,34 +90,34 @@ def first_mistake(problem: Problem, dialogue: Dialogue) -> int | None:
     return len(turns)
 
 
-def products(loaded, seed: int) -> dict[str, float]:
+def products(loaded, seed: int, asked: int = ASKED) -> dict[str, float]:
     """How often it is right, how often it calls, how many calls can be run, how often it is right without a call."""
-    problems, episodes = ask(loaded, "product", 2, ASKED, seed=seed)
+    problems, episodes = ask(loaded, "product", 2, asked, seed=seed)
     correct, called = right(loaded, problems, episodes), [bool(d.results) for d in episodes.dialogues]
     calls = [result.ok for dialogue in episodes.dialogues for result in dialogue.results]
     with_call, without = [[c for c, k in zip(correct, called) if k is kind] for kind in (True, False)]
-    mean = lambda values: round(sum(values) / len(values), 4) if values else None  # noqa: E731
+    mean = lambda values: sum(values) / len(values) if values else None
     return {"right": mean(correct), "called": mean(called), "valid_calls": mean(calls),
             "right_with_call": mean(with_call), "right_without": mean(without)}
 
 
-def chains(loaded, seed: int) -> dict[str, list]:
+def chains(loaded, seed: int, lengths: Sequence[int] = CHAINS, asked: int = ASKED) -> dict[str, list]:
     """For each length: share right, share without a mistake; turns up to the first mistake, and mistakes, in all."""
     found: dict[str, list] = {"right": [], "no_mistake": [], "turns": [], "mistakes": []}
-    for hops in CHAINS:
-        problems, episodes = ask(loaded, "chain", hops, ASKED, seed=seed)
+    for hops in lengths:
+        problems, episodes = ask(loaded, "chain", hops, asked, seed=seed)
         at = [first_mistake(p, d) for p, d in zip(problems, episodes.dialogues)]
         correct = right(loaded, problems, episodes)
-        found["right"].append(round(sum(correct) / len(at), 4))
-        found["no_mistake"].append(round(sum(place is None for place in at) / len(at), 4))
+        found["right"].append(sum(correct) / len(at))
+        found["no_mistake"].append(sum(place is None for place in at) / len(at))
         found["turns"].append(sum(hops + 1 if place is None else place + 1 for place in at))  # until the first mistake
         found["mistakes"].append(sum(place is not None for place in at))
     return found
 
 
-def trials(loaded, seed: int, hops: int = 3) -> list[int]:
+def trials(loaded, seed: int, hops: int = 3, asked: int = ASKED // 2) -> list[int]:
     """How many of TRIALS trials succeed, for each of some chains: what pass^k is computed from."""
-    problems, episodes = ask(loaded, "chain", hops, ASKED // 2, seed=seed, trials=TRIALS)
+    problems, episodes = ask(loaded, "chain", hops, asked, seed=seed, trials=TRIALS)
     correct = right(loaded, problems, episodes)
     return [sum(correct[at : at + TRIALS]) for at in range(0, len(correct), TRIALS)]
 
@@ -143,33 +137,36 @@ def reinforce(loaded, seed: int, *, rollouts: int = ROLLOUTS, prompts: int = PRO
     return curves
 
 
-def stored(path: Path = OUT) -> dict:
-    """The committed result."""
-    return read_result(path)
+def run(arm: str, seed: int, scale: str) -> dict:
+    """All of one seed: `products` "no_tools", "sft" and "after_rl", "chains", `trials` ("successes") and "rl"."""
+    smoke = scale == "smoke"
+    steps, few = (1, 2) if smoke else (STEPS, ASKED)
+    found = {"no_tools": products(fine_tune(seed, steps=steps, tools=False), seed, few)}
+    loaded = fine_tune(seed, steps=steps)
+    found |= {"sft": products(loaded, seed, few), "chains": chains(loaded, seed, CHAINS[:1] if smoke else CHAINS, few)}
+    found |= {"successes": trials(loaded, seed, asked=few // 2)}
+    batches = {"rollouts": 1, "prompts": 2, "samples": 2} if smoke else {}
+    found |= {"rl": reinforce(loaded, seed, **batches)}
+    return found | {"after_rl": products(loaded, seed, few)}
 
 
-def main() -> None:
-    from minim1.report.bench.command import machine
-    from minim1.train.checkpoint import versions
+def arranged(result: Mapping) -> dict:
+    """A result as {"runs": for each seed {"seed", "cpu_seconds", and what `run` gives}}, the settings, and `head`."""
+    found = {int(seed): value for seed, value in result["runs"]["tools"].items()}
+    seconds = {int(seed): unit["seconds"] for seed, unit in result["units"]["tools"].items()}
+    runs = [{"seed": seed, **found[seed], "cpu_seconds": seconds[seed]} for seed in sorted(found)]
+    return {**head(result), **result["settings"], "seeds": sorted(found), "runs": runs}
 
-    parser = argparse.ArgumentParser(prog="python -m minim1.report.experiments.tools", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    result = {"format": 1, "machine": machine("cpu"), "versions": versions(), "threads": 1, "seeds": arguments.seeds,
-              "steps": STEPS, "documents": DOCUMENTS, "chains": CHAINS, "asked": ASKED, "trials": TRIALS, "runs": []}
-    for seed in arguments.seeds:
-        began = time.process_time()
-        run = {"seed": seed, "no_tools": products(fine_tune(seed, tools=False), seed)}
-        loaded = fine_tune(seed)
-        run |= {"sft": products(loaded, seed), "chains": chains(loaded, seed), "successes": trials(loaded, seed)}
-        run |= {"rl": reinforce(loaded, seed), "after_rl": products(loaded, seed)}
-        run["cpu_seconds"] = round(time.process_time() - began)
-        result["runs"].append(run)
-        write_result(arguments.out, result)
-        print(json.dumps(run), flush=True)
 
+def stored() -> dict:
+    """The committed result, `arranged`."""
+    return arranged(stored_result("tools"))
+
+
+EXPERIMENT = Experiment(
+    "tools", {"tools": range(3)}, run,
+    {"steps": STEPS, "documents": DOCUMENTS, "chains": CHAINS, "asked": ASKED, "trials": TRIALS},
+)
 
 if __name__ == "__main__":
-    main()
+    runner.main(EXPERIMENT, __doc__)
