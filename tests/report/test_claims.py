@@ -11,7 +11,7 @@ import pytest
 from minim1.errors import UserError
 from minim1.report import claims
 from minim1.report.claims import arithmetic, command, page, policy
-from minim1.report.experiments import RESULTS, Experiment, add, begin, missing, write_result
+from minim1.report.experiments import RESULTS, Experiment, add, begin, missing, policies, write_result
 
 ROWS = claims.rows()
 
@@ -77,8 +77,8 @@ def test_cispo_holds_only_if_it_is_twice_as_fast_and_grpo_ends_worse(dapo, grpo,
 
 
 def test_steps_are_interpolated_and_none_where_a_level_is_never_reached():
-    assert policy.steps_to(_run([0.2, 0.4, 0.8]), 0.6) == 24.0
-    assert policy.steps_to(_run([0.2, 0.3]), 0.6) is None
+    assert policies.steps_to(_run([0.2, 0.4, 0.8]), 0.6) == 24.0
+    assert policies.steps_to(_run([0.2, 0.3]), 0.6) is None
 
 
 @pytest.mark.parametrize("clipped, said", [(50, "holds"), (4, "not at this scale")])
@@ -209,3 +209,29 @@ def test_all_claims_run_at_smoke(tmp_path):
     assert ran.returncode == 0, ran.stderr[-3000:]
     text = (tmp_path / "page" / "claims.md").read_text(encoding="utf-8")
     assert all(f"## {row.number}. " in text for row in ROWS) and "A smoke run" in text
+
+
+# ---------------------------------------------------------------- what is committed
+
+
+@pytest.fixture(scope="module")
+def committed():
+    found = []
+    for row in ROWS:
+        results = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in row.experiments}
+        found.append((row, row.assess(results), results))
+    return found
+
+
+def test_the_committed_page_says_what_the_committed_results_say(committed):
+    folder = RESULTS / "claims"
+    pictures = {row.name: f"{row.name}.svg" for row, _, _ in committed}
+    assert all((folder / name).exists() for name in pictures.values())
+    assert (folder / "claims.md").read_text(encoding="utf-8") == page.to_markdown(committed, "cpu", pictures), (
+        "again: python3 go.py claims --stored --pictures --page minim1/report/results/claims")
+
+
+def test_the_readme_says_the_same(committed):
+    readme = (RESULTS.parents[2] / "README.md").read_text(encoding="utf-8")
+    for row, finding, _ in committed:
+        assert f"| {row.number} | {row.claim} | {finding.verdict} |" in readme, row.name

@@ -5,6 +5,7 @@ the results were there, and `draw` a picture. Rows are grouped by what they spea
 """
 
 import importlib
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,18 +30,22 @@ class Measured:
 
     @property
     def median(self) -> float | None:
-        return statistics.median(self.values) if self.values else None
+        return statistics.median(self.values) if self._known else None
 
     @property
     def range(self) -> tuple[float, float] | None:
-        return (min(self.values), max(self.values)) if self.values else None
+        return (min(self.values), max(self.values)) if self._known else None
+
+    @property
+    def _known(self) -> bool:
+        return bool(self.values) and all(map(math.isfinite, self.values))
 
     def __str__(self) -> str:
         """
         >>> str(Measured("share", [0.1, 0.3, 0.2], "{:.0%}")), str(Measured("parameters", [456], "{:,}"))
         ('20% [10%, 30%]', '456')
         """
-        if not self.values:
+        if not self._known:
             return "none"
         middle, ends = self.form.format(self.median), [self.form.format(end) for end in self.range]
         return middle if ends == [middle, middle] else f"{middle} [{', '.join(ends)}]"

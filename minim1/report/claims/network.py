@@ -183,16 +183,16 @@ def _extension_curves(results: Results):
 
 
 ROWS = (
-    Row(5, "recall", "Pure linear attention cannot retrieve; with one softmax layer in eight it can.",
+    Row(5, "recall", "pure linear attention cannot retrieve; with one softmax layer in eight it can",
         "needle in a haystack: hybrids 84.2 (410M), 95.7 (1B), 98.0 (3B), 97.7 (7B); pure lightning clearly fails",
         "MiniMax-01 report §2.2, Fig. 7", ("recall",), _recall, _recall_curves,
         "Right answers against the training step for eight layers, of which none, one, two or all are softmax layers: "
         "left with more pairs than the lightning states easily hold, right with more room."),
-    Row(9, "balance", "Without the balance loss experts collapse; a global router lowers token drop.",
+    Row(9, "balance", "without the balance loss experts collapse; a global router lowers token drop",
         "stated without numbers", "MiniMax-01 report §2.1", ("balance", "token_drop"), _balance, _balance_curves,
         "Left: entropy of the experts' load during training, with and without the balance loss. Middle and right: "
         "share of token copies dropped against the capacity factor, with a capacity for each group or one for all."),
-    Row(10, "extension", "Smooth length extension avoids gradient explosion; half-RoPE extrapolates.",
+    Row(10, "extension", "smooth length extension avoids gradient explosion; half-RoPE extrapolates",
         "32K to 1M tokens in four stages, since faster ones exploded; half-RoPE allows length extrapolation",
         "M1 report §2.1; MiniMax-01 report §2.4", ("extension", "partial_rope"), _extension, _extension_curves,
         "Left and middle: norm of the gradient and loss after the first switch to longer rows, in stages and at once. "

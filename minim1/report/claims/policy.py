@@ -77,22 +77,9 @@ def _draw_clipping(results: Results):
 # 12: CISPO needs half of DAPO's steps
 
 
-def steps_to(records: Sequence[dict], accuracy: float) -> float | None:
-    """Optimiser steps, 16 a rollout batch, until held-out accuracy is first reached, interpolated between batches.
-
-    >>> steps_to([{"rollout": 0, "accuracy": 0.2}, {"rollout": 1, "accuracy": 0.6}], 0.5)
-    12.0
-    """
-    for before, after in zip(records, records[1:]):
-        if after["accuracy"] >= accuracy > before["accuracy"]:
-            part = (accuracy - before["accuracy"]) / (after["accuracy"] - before["accuracy"])
-            return round(16 * (before["rollout"] + part * (after["rollout"] - before["rollout"])), 6)
-    return None
-
-
 def _speed_up(runs: dict, how: str, loss: str = "dapo", level: float = LEVEL) -> list[float]:
     """Steps of a loss over CISPO's, for each seed with which both arrive."""
-    reached = [[steps_to(records, level) for records in values(runs, f"{name}{how}")] for name in (loss, "cispo")]
+    reached = [[policies.steps_to(records, level) for records in values(runs, f"{name}{how}")] for name in (loss, "cispo")]
     return [theirs / ours for theirs, ours in zip(*reached) if theirs and ours]
 
 

@@ -145,7 +145,7 @@ def _listed(names: Iterable) -> str:
 
 
 ROWS = (
-    Row(6, "hybrid", "A hybrid of lightning and softmax attention matches or beats pure softmax attention in the loss "
+    Row(6, "hybrid", "a hybrid of lightning and softmax attention matches or beats pure softmax attention in the loss "
         "of language modelling",
         "loss 3.4797 C^−0.0763 (hybrid), 3.7087 C^−0.0798 (softmax), 3.5391 C^−0.0768 (lightning), C in PFLOP/s-days",
         "MiniMax-01 report §2.2, Table 2", ("reading",), _hybrid, _hybrid_figure,
@@ -157,7 +157,7 @@ ROWS = (
         "MiniMax-01 report §2.3, Table 5", ("reading",), _deepnorm, _deepnorm_figure,
         "Bits per byte of held-out text at the end of training against the number of layers, one line for post-norm "
         "and one for pre-norm."),
-    Row(8, "experts", "A mixture of experts beats a dense network at equal active FLOPs",
+    Row(8, "experts", "a mixture of experts beats a dense network at equal active FLOPs",
         "24B parameters, 2B of them active, ahead of 7B dense at equal FLOPs, 1T tokens each",
         "MiniMax-01 report §2.1, Fig. 4", ("reading",), _experts, _experts_figure,
         "Bits per byte of held-out text against FLOPs of training, for eight experts of which two are asked and for a "

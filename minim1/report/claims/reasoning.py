@@ -93,17 +93,19 @@ def _curriculum(results: Results) -> Finding:
                   for what, of in (("reasoning", reasoning), ("general", general))] for arm, found in runs.items()}
     began = Measured("general at the start", [general(run[0]) for run in runs[LATER]], ROUND)
     kept = [not below(ends[LATER][0].values, ends[MIXED][0].values), not below(ends[LATER][1].values, began.values)]
-    says = {"general": f"reasoning alone loses general accuracy, to {ends[ALONE][1]}",
-            "reasoning": f"general tasks at the end cost reasoning, to {ends[ABRUPT][0]}"}
-    lost = " and ".join(says[kind] for kind, is_lost in forgotten(runs).items() if is_lost)
+    lost = forgotten(runs)
+    controls = (
+        f"reasoning alone {'loses' if lost['general'] else 'does not lose'} general accuracy ({ends[ALONE][1]}), "
+        f"general tasks at the end {'cost' if lost['reasoning'] else 'do not cost'} reasoning ({ends[ABRUPT][0]})")
+    avoidable = any(lost.values())
     order = (LATER, MIXED, ALONE, ABRUPT)
     return Finding(
-        verdict(bool(lost) and all(kept), bool(lost) and any(kept)),
+        verdict(avoidable and all(kept), avoidable and any(kept)),
         [*(ends[arm][0] for arm in order), began, *(ends[arm][1] for arm in order)],
         f"The curriculum ends with reasoning at {ends[LATER][0]} and general tasks at {ends[LATER][1]}, the same "
         f"problems mixed from the start with {ends[MIXED][0]} and {ends[MIXED][1]}; general tasks began at {began}; "
-        f"{lost or 'neither control forgets beyond the range of the seeds, so that there is nothing to avoid'}; the "
-        "weights are ours, as M1's are unpublished, and rules judge our general tasks where a model judges M1's.",
+        f"{controls}{'' if avoidable else ', so that there is nothing to avoid'}; the weights are ours, as M1's are "
+        "unpublished, and rules judge our general tasks where a model judges M1's.",
     )
 
 

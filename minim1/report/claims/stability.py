@@ -207,7 +207,7 @@ def _listed(numbers: Sequence[float], form: str) -> str:
 
 
 ROWS = (
-    Row(14, "fp32-head", "An LM head in fp32 repairs the mismatch of training and rollout", "Pearson 0.987 → 0.997",
+    Row(14, "fp32-head", "an LM head in fp32 repairs the mismatch of training and rollout", "Pearson 0.987 → 0.997",
         "M1 report §3.2, Fig. 3", ("mismatch",), _fp32_head, _common_modes,
         "1 − Pearson against what is added to every logit, with a bf16 and an fp32 head; beside it the probability of "
         "the first of two tokens, a staircase in bf16."),
@@ -215,7 +215,7 @@ ROWS = (
         "gradients of 1e-18 to 1e-5, most below 1e-14, and hardly correlated between steps", "M1 report §3.2",
         ("adam",), _adam, _losses,
         "Held-out loss against the step, for gradients of usual size and three kinds of small ones."),
-    Row(16, "repetition", "Stopping answers that repeat themselves stabilises RL and speeds it up",
+    Row(16, "repetition", "stopping answers that repeat themselves stabilises RL and speeds it up",
         "stop after 3,000 tokens in a row with a probability above 0.99; no numbers for the gain", "M1 report §3.2",
         ("repetition",), _repetition, _stopped,
         "Tokens and the largest gradient norm of each rollout batch with and without the rule, where nothing is put in "

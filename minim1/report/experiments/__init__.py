@@ -133,7 +133,7 @@ def write_result(path: Path, result: dict) -> None:
     """Write a result whole: an interrupted run leaves the one before it."""
     from minim1.train.checkpoint import write_whole
 
-    text = json.dumps(result, allow_nan=False) + "\n"
+    text = json.dumps(result) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 

@@ -12,7 +12,7 @@ with 4 and 1 keep the size of an update, the number of updates and of tokens, an
 more rates: the recipe's own, and "large step", 15 times as large, where training is known to break.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -170,6 +170,19 @@ def clipped_share(records: list[dict], group: str = "all", *, first: int = 1, la
 def rollouts_to(records: list[dict], accuracy: float) -> int | None:
     """The first rollout after which the held-out accuracy is at least this; None if it never is."""
     return next((r["rollout"] for r in records if r["accuracy"] >= accuracy), None)
+
+
+def steps_to(records: Sequence[dict], accuracy: float) -> float | None:
+    """Optimiser steps, 16 a rollout batch, until held-out accuracy is first reached, interpolated between batches.
+
+    >>> steps_to([{"rollout": 0, "accuracy": 0.2}, {"rollout": 1, "accuracy": 0.6}], 0.5)
+    12.0
+    """
+    for before, after in zip(records, records[1:]):
+        if after["accuracy"] >= accuracy > before["accuracy"]:
+            part = (accuracy - before["accuracy"]) / (after["accuracy"] - before["accuracy"])
+            return round(16 * (before["rollout"] + part * (after["rollout"] - before["rollout"])), 6)
+    return None
 
 
 def stored() -> dict:
