@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minim1.model.lightning import decay_slopes, lightning_attention, lightning_chunked
+from minim1.model.lightning import decay_slopes, lightning_attention
 from minim1.report.bench.harness import (
     LIMITS, OURS, Comparison, Entry, Options, Skip, compare, expected_seconds, gather, largest_error,
 )

@@ -13,7 +13,7 @@ more rates: the recipe's own, and "large step", 15 times as large, where trainin
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 
