@@ -1,6 +1,6 @@
 """When do the general tasks come in? RL on reasoning and on three other families, mixed in different orders.
 
-    python -m minim1.report.experiments.curriculum     # six minutes on two cores; writes report/results/curriculum.json
+    python -m minim1.report.experiments.curriculum   # seven minutes on two cores; writes report/results/curriculum.json
 
 M1's RL began with reasoning that rules verify and mixed general tasks in by and by, with weights that are not published
 (M1 report §4.3). Here reasoning is `pair`, and general tasks are `add`, `sort` and `recall`. M1's have a model as their

@@ -1,6 +1,6 @@
 """Does a small model serve the desk over many turns? Taught conversations of a script, then asked for longer ones.
 
-    python -m minim1.report.experiments.desk        # five minutes on two cores; writes report/results/desk.json
+    python -m minim1.report.experiments.desk        # six minutes on two cores; writes report/results/desk.json
 
 Each seed starts from the shipped SFT checkpoint and is fine-tuned on conversations of `DeskAgent`, which keeps to the
 policy, with one or two requests; then it serves customers with up to six, at M1's temperature 1.0 and top_p 0.95,
