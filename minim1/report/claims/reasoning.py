@@ -203,10 +203,10 @@ ROWS = (
     Row(20, "curriculum", "mixing general tasks in later, by a curriculum, avoids forgetting", "no number",
         "M1 report §4.3", ("curriculum",), _curriculum, _curriculum_curves,
         "Right answers against rollouts for four orders of tasks. Left, reasoning: all rise alike to about 80 percent. "
-        "Right, the mean of the three general families: flat with reasoning alone, and rising wherever they are mixed in."),
+        "Right, the mean of the three general families: flat with reasoning alone, rising wherever they are mixed in."),
     Row(24, "turns", "agentic tool use holds over many turns",
         "TAU-bench airline 62.0 and retail 63.5 (M1-80k), at most 40 steps", "M1 report Table 2", ("desk", "tools"),
         _turns, _turn_curves,
-        "Against the turns of a conversation, at the desk and in chains of look-ups: left the share of successes, which "
-        "falls; right the share of wrong turns up to the first of them, which rises."),
+        "Against the turns of a conversation, at the desk and in chains of look-ups: left the share of successes, "
+        "which falls; right the share of wrong turns up to the first of them, which rises."),
 )
