@@ -182,9 +182,10 @@ def test_the_mutation_score_is_high(mutation):
     assert sum(row["killed"] for row in mutation.values()) >= 0.95 * sum(row["mutants"] for row in mutation.values())
 
 
+@pytest.mark.slow
 @every_exercise
 def test_unusual_right_answers_pass_and_mistakes_made_from_the_card_do_not(exercise_id):
-    """Both written from the exercise cards, before the checks were known."""
+    """Both written from the exercise cards, before the checks were known; counted by `go.py mutants --cards`."""
     found = mutants.on_the_cards(exercise_id)
     assert found["right"] >= 5 and found["right_rejected"] == []
     assert found["mutants"] >= 20 and found["killed"] >= 0.9 * found["mutants"], found["survivors"]
