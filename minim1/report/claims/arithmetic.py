@@ -92,8 +92,7 @@ def _cost(results: Results) -> Finding:
     """Holds if three weeks of 512 GPUs give the sum at a price between $1.5 and $2.5 an hour."""
     hours = cost.gpu_hours(cost.M1_RL["days"], cost.M1_RL["gpus"])
     price = cost.M1_RL["dollars"] / hours
-    ours = [cost.run_cost(card["stages"], _active(), workers=card["run"]["workers"], price=CORE_PRICE)
-            for card in stored_result("nano")["cards"]]
+    ours = _our_costs()
     cents = [100 * run["rl"]["dollars"] for run in ours]
     return Finding(
         verdict(1.5 <= price <= 2.5, otherwise="does not follow from the published numbers"),
@@ -106,13 +105,15 @@ def _cost(results: Results) -> Finding:
     )
 
 
-def _active() -> int:
-    return count(preset("nano"))["active_parameters"]
+def _our_costs() -> list[dict[str, dict]]:
+    """`cost.run_cost` of each of our stored runs."""
+    active = count(preset("nano"))["active_parameters"]
+    return [cost.run_cost(card["stages"], active, workers=card["run"]["workers"], price=CORE_PRICE)
+            for card in stored_result("nano")["cards"]]
 
 
 def _draw_cost(results: Results):
-    cards = stored_result("nano")["cards"]
-    ours = [cost.run_cost(card["stages"], _active(), workers=card["run"]["workers"], price=CORE_PRICE) for card in cards]
+    ours = _our_costs()
     stages = {"pretrain": "pretraining", "sft": "SFT", "rl": "RL"}
     return points({"minim1, nano": {title: [run[name]["dollars"] for run in ours] for name, title in stages.items()}},
                   {"minim1, nano": "lightning"}, y="dollars", log=True, published={"RL": cost.M1_RL["dollars"]})

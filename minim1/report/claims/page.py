@@ -29,8 +29,8 @@ def to_json(answer: Answer) -> dict:
         "seeds": sorted({seed for result in results.values() for seed in seeds(result)}),
         "number": row.number, "claim": row.claim, "published": row.published, "source": row.source,
         "sentence": finding.sentence,
-        "measured": [{"what": m.what, "values": [v if math.isfinite(v) else None for v in m.values], "median": m.median, "range": m.range}
-                     for m in finding.measured],
+        "measured": [{"what": m.what, "values": [v if math.isfinite(v) else None for v in m.values],
+                      "median": m.median, "range": m.range} for m in finding.measured],
         "experiments": {name: result["places"] for name, result in results.items()},
     }
 
