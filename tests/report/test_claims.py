@@ -1,5 +1,6 @@
 """The claims: the rows, the rules behind their verdicts, the command and the page."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -35,6 +36,18 @@ def test_a_row_has_a_committed_result_a_verdict_and_a_picture(row):
     for name in row.experiments:  # where chance is involved: at least three seeds
         if claims.experiment(name).chance:
             assert max(map(len, claims.experiment(name).arms.values())) >= 3, name
+
+
+@pytest.mark.parametrize("name", ["recall", "policies"])
+def test_arms_beside_the_claims_are_stored_but_not_asked_for_by_a_claim(name):
+    whole = importlib.import_module(f"minim1.report.experiments.{name}").EXPERIMENT
+    result = begin(whole, "cpu", RESULTS / f"{name}.json")
+    assert not list(missing(whole, result)), "a chapter shows all arms"
+    assert set(whole.beside) == set(whole.arms) - set(claims.experiment(name).arms) != set()
+    result["runs"] = {arm: runs for arm, runs in result["runs"].items() if arm not in whole.beside}
+    for row in (row for row in ROWS if row.experiments == (name,)):
+        assert row.assess({name: result}).verdict == _finding(row).verdict
+        assert row.draw({name: result}).data
 
 
 def test_one_claim_at_least_does_not_hold_and_no_verdict_is_everywhere():

@@ -8,7 +8,7 @@ import importlib
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minim1.errors import UserError
 from minim1.report.experiments import Experiment
@@ -99,8 +99,9 @@ def row(name: str) -> Row:
 
 
 def experiment(name: str) -> Experiment:
-    """The experiment of a module."""
-    return importlib.import_module(f"minim1.report.experiments.{name}").EXPERIMENT
+    """The experiment of a module, with the arms that claims rest on."""
+    found = importlib.import_module(f"minim1.report.experiments.{name}").EXPERIMENT
+    return replace(found, arms={arm: seeds for arm, seeds in found.arms.items() if arm not in found.beside})
 
 
 def verdict(holds: bool, partly: bool = False, *, otherwise: str = "not at this scale") -> str:

@@ -23,7 +23,7 @@ class Experiment:
     name: of the stored file; arms: arm -> the seeds of its committed result; run: `run(arm, seed, scale)` -> value, a
     function of a module (other processes call it), scale "smoke", "cpu" or "gpu"; settings: stored beside the values,
     which are only ever put beside others with the same settings; alone: units are timed, so nothing else may run
-    meanwhile; chance: False where a seed changes nothing.
+    meanwhile; chance: False where a seed changes nothing; beside: arms that a chapter shows and no claim rests on.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Experiment:
     settings: Mapping = field(default_factory=dict)
     alone: bool = False
     chance: bool = True
+    beside: Sequence[str] = ()
 
     def path(self, folder: Path = RESULTS, scale: str = "cpu") -> Path:
         """Where its result is: NAME.json at `cpu`, NAME-SCALE.json at others."""

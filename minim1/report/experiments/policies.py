@@ -203,6 +203,7 @@ COMPARED = tuple(f"{loss}{how}" for how in ("", ", 1 update") for loss in ("cisp
 EXPERIMENT = Experiment(
     "policies", {arm: range(5 if arm in COMPARED else 3) for arm in ARMS}, run,
     {"rollouts": ROLLOUTS, "groups": GROUPS, "old_probability": OLD_PROBABILITY, "rate": RATE},
+    beside=["ppo", *(arm for arm in ARMS if "large step" in arm)],
 )
 
 if __name__ == "__main__":

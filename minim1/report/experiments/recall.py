@@ -152,7 +152,8 @@ def _arms() -> dict[str, Setting]:
 
 
 EXPERIMENT = Experiment(
-    "recall", {arm: SEEDS for arm in _arms()}, run, {"keys": KEYS, "values": VALUES, "queries": QUERIES})
+    "recall", {arm: SEEDS for arm in _arms()}, run, {"keys": KEYS, "values": VALUES, "queries": QUERIES},
+    beside=[arm for arm in _arms() if "eight layers" not in arm and arm not in ("tight: LL", "tight: LS")])
 
 if __name__ == "__main__":
     runner.main(EXPERIMENT, __doc__)
