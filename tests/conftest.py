@@ -14,6 +14,10 @@ torch.set_num_threads(1)
 VOCAB = 420  # 15 control tokens, the task symbols, 256 bytes, some merges
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--soak", action="store_true", help="with tests/trust: try far more of everything, and store how much")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """The models here are so small that a second thread only gets in the way (and spins)."""
