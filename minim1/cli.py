@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from minim1.errors import Interrupted, UserError
@@ -22,15 +23,27 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a console that cannot show a character shows ? for it
     try:
         arguments = parser().parse_args(argv)
+        if _rank() and not hasattr(arguments, "resume"):
+            return 0  # torchrun started several of a verb that one process does
         code = arguments.function(arguments)
         sys.stdout.flush()
         return code or 0
     except Interrupted as stop:
+        if _rank():
+            return 130
         again = shlex.join(argv if "--resume" in argv else [*argv, "--resume"])
         print(f"minim1: {stop}; go on with: python3 go.py {again}", file=sys.stderr)
         return 130
     except UserError as mistake:
+        if _rank():
+            time.sleep(1)  # the first process says the same, and when it ends torchrun ends this one
         print(f"minim1: {mistake}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        how = " --micro-rows or --workers; what was saved is intact: go on with --resume" if hasattr(arguments, "resume") else "."
+        print(f"minim1: the memory of this machine is not enough ({str(error).splitlines()[0]}); take less{how}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         how = "; go on from the last save, if there was one, with --resume" if hasattr(arguments, "resume") else ""
@@ -39,6 +52,15 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # e.g. `| head`: what is left to say goes nowhere, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _rank() -> int:
+    """This process among those that torchrun started; 0 if it did not."""
+    return int(os.environ.get("RANK", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(said in str(error) for said in ("out of memory", "can't allocate memory"))
 
 
 class Parser(argparse.ArgumentParser):
@@ -168,16 +190,30 @@ def _train(arguments) -> None:
 
     import torch
 
+    process = workers.launched(os.environ)
     device = _device(arguments.device)
+    if process and device == "cuda":
+        device = f"cuda:{process.local_rank}"
     job = _job(arguments, device)
     count = arguments.workers if arguments.workers is not None else workers.default_count(torch.device(device))
+    if process and arguments.workers is not None:
+        raise UserError(f"--workers is {count}, but torchrun has started {process.size} processes already; leave it out")
     if count < 1:
         raise UserError(f"--workers is {count}; it must be at least 1")
-    _check_out(job, arguments)
+    first = process is None or process.rank == 0
+    if first:  # others would find what it has begun
+        _check_out(job, arguments)
     out = Path(job.out)
-    log = lambda text: None if arguments.quiet else print(text, file=sys.stderr)  # noqa: E731
+    log = lambda text: None if arguments.quiet or not first else print(text, file=sys.stderr)  # noqa: E731
+    count = process.size if process else count
     log(f"Training {job.recipe.name} into {out} on {device} with {count} worker(s); Ctrl-C saves and stops.")
-    workers.run(count, pipeline.run, job)
+    if process:
+        with workers.join(process, device) as shared:
+            pipeline.run(shared, job)
+    else:
+        workers.run(count, pipeline.run, job)
+    if not first:
+        return
     card = write_report(out)
     print(json.dumps(card) if arguments.json else to_markdown(card))
     log(f"Report card: {out / 'report.md'}. Talk to it: python3 go.py chat {out}")
@@ -192,7 +228,7 @@ def _job(arguments, device: str):
     from minim1.train.recipes import recipe
 
     start = getattr(arguments, "start_from", None)
-    name = arguments.preset or ("small" if device == "cuda" else "nano")
+    name = arguments.preset or ("small" if device.startswith("cuda") else "nano")
     chosen = dataclasses.replace(recipe(name, arguments.seed), corpus=arguments.corpus)
     if start is not None:
         start = str(find_run(start))

@@ -11,7 +11,8 @@ import signal
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import connection
@@ -110,11 +111,17 @@ def run(count: int, function: Callable, *args, timeout: float = 1800):
                 for process in others:
                     process.join(timeout=0.5)
             failed = any(process.exitcode for process in others)
+            killed = [rank for rank, process in enumerate(others, 1) if (process.exitcode or 0) < 0]
             for process in others:
                 process.terminate()  # it may wait for this one for ever
             if lost and os.path.exists(mistake := os.path.join(folder, MISTAKE)):
                 with open(mistake, encoding="utf-8") as file:
                     raise UserError(file.read()) from None
+            if lost and killed:
+                raise UserError(
+                    f"worker {killed[0]} of {count} was ended from outside (signal {-others[killed[0] - 1].exitcode}), perhaps for "
+                    "want of memory; what was saved is intact: go on with --resume, if need be with fewer --workers or --micro-rows"
+                ) from None
             if lost and failed:
                 raise RuntimeError("another worker failed; its traceback is above") from error
             raise
@@ -126,6 +133,36 @@ def run(count: int, function: Callable, *args, timeout: float = 1800):
                 process.join(timeout=10)
                 if process.is_alive():
                     process.terminate()
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What `torchrun` told this process: its rank among `size`, and its rank on this machine."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def launched(environment: Mapping[str, str]) -> Launched | None:
+    """How `torchrun` started this process; None if it did not."""
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return None
+    return Launched(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+
+@contextmanager
+def join(process: Launched, device: str) -> Iterator[Workers]:
+    """Be one of the processes that `torchrun` started; device: where its model is, such as "cpu" or "cuda:1"."""
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    elif process.size > 1:
+        torch.set_num_threads(1)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Workers(process.rank, process.size)
+    finally:
+        dist.destroy_process_group()
 
 
 def start(processes) -> None:

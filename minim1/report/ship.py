@@ -25,9 +25,9 @@ def ship(run: str | Path, target: Path = SHIPPED) -> int:
     """
     run = Path(run)
     target.mkdir(parents=True, exist_ok=True)
-    save_model(load(run / "rl").model, target, dtype=torch.bfloat16)
     for name in ("tokenizer.json", "run.json"):
         shutil.copyfile(run / "rl" / name, target / name)
+    save_model(load(run / "rl").model, target, dtype=torch.bfloat16)
     write_json(target / "report.json", report_card(run))
     with open(target / "metrics.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(r) + "\n" for stage in STAGES for r in RunFolder(run / stage).metrics())
@@ -41,9 +41,9 @@ def ship_stage(run: str | Path, stage: str, target: Path | None = None) -> int:
     """
     run, target = Path(run), target or SHIPPED / stage
     target.mkdir(parents=True, exist_ok=True)
-    save_model(load(run / stage).model, target, dtype=torch.bfloat16)
     for name in ("tokenizer.json", "run.json", "eval.json"):
         shutil.copyfile(run / stage / name, target / name)
+    save_model(load(run / stage).model, target, dtype=torch.bfloat16)
     return _size(target)
 
 

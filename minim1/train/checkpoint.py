@@ -2,22 +2,31 @@
 
     config.json  model.safetensors  tokenizer.json     the model, for `load` and for export
     state.safetensors                                  weights, optimiser and step: one file, one rename, one truth
+    previous.safetensors                               the save before it, should that one be damaged
     run.json  metrics.jsonl                            settings and versions; one JSON object per logged step
 
-Files are written under a temporary name, flushed, then renamed. Nothing is ever pickled.
+Files are written under a temporary name, flushed, then renamed. The safetensors files carry a sha256 of all that they
+hold, the model's also of the config and tokenizer beside it: what was cut short or changed is never loaded. Nothing is
+ever pickled.
 """
 
 import errno
+import hashlib
 import json
 import os
 import platform
 import re
+import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +38,7 @@ from minim1.model.decoder import MiniM1
 from minim1.model.parts import ModelParts
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
+COMPANIONS = ("config.json", "tokenizer.json")
 _EXPERTS = ".block_sparse_moe.experts."
 _EXPERT = re.compile(rf"(.*){re.escape(_EXPERTS)}(\d+)\.(\w+)\.weight")
 
@@ -49,12 +59,23 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full; free some space" if full else str(error)
         raise UserError(f"could not write {path}: {reason}; what was saved before is intact") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in it last through a power cut, where the system can."""
+    with suppress(OSError):  # Windows opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: Path) -> None:
@@ -81,11 +102,31 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; `UserError` when it is missing, cut short or something else."""
+def seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """The sha256 of names, dtypes, shapes and bytes of tensors, and of the metadata other than `sha256` itself."""
+    rest = {name: text for name, text in metadata.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole, with its seal."""
+    metadata = {**metadata, "sha256": seal(tensors, metadata)}
+    write_whole(path, lambda part: save_file(tensors, part, metadata=metadata))
+
+
+def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; a seal is checked, with `sealed` there must be one.
+
+    Raises: UserError when the file is missing, cut short, changed or something else.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a run folder made by `minim1 train`") from None
     except (SafetensorError, OSError, ValueError) as error:
@@ -93,6 +134,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is not a whole safetensors file ({error}); it is damaged or something else: "
             "use another checkpoint"
         ) from None
+    if sealed and "sha256" not in metadata:
+        raise UserError(
+            f"{path} carries no sha256 of its own; it is damaged or was not written by minim1: use another checkpoint, or "
+            "bring this one in by `minim1 import`"
+        )
+    if "sha256" in metadata and metadata["sha256"] != seal(tensors, metadata):
+        raise UserError(f"{path} is damaged: it is not what its sha256 was made of; use another checkpoint")
+    return tensors, metadata
+
+
+def _json_sha256(path: Path) -> str:
+    """Of what a JSON file says: line ends and indentation do not count."""
+    return hashlib.sha256(json.dumps(read_json(path), sort_keys=True).encode()).hexdigest()
 
 
 def to_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -123,17 +177,36 @@ def from_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_model(model: MiniM1, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write config.json and model.safetensors under M1's names; routers stay fp32 whatever `dtype` (as M1's)."""
+    """Write config.json and model.safetensors under M1's names; routers stay fp32 whatever `dtype` (as M1's).
+
+    The model file vouches for the config, and for the tokenizer.json that is there.
+    """
     tensors = {
         name: tensor.detach().cpu().to(torch.float32 if name.endswith("gate.weight") else dtype).contiguous()
         for name, tensor in to_checkpoint(dict(model.named_parameters())).items()
     }
-    write_whole(folder / "model.safetensors", lambda part: save_file(tensors, part, metadata={"format": "pt"}))
     write_whole(folder / "config.json", model.config.save)
+    beside = {name: _json_sha256(folder / name) for name in COMPANIONS if (folder / name).exists()}
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt", **beside})
 
 
-def load_weights(model: MiniM1, tensors: dict[str, Tensor], source: Path) -> None:
-    """Copy tensors (in-memory names) into the model; names and shapes must match exactly."""
+def read_model_file(folder: Path) -> dict[str, Tensor]:
+    """The weights of a run folder under in-memory names.
+
+    Raises: UserError for a damaged or foreign file, and when config or tokenizer beside it are not what they were.
+    """
+    path = folder / "model.safetensors"
+    tensors, metadata = read_tensors(path, sealed=True)
+    for name in COMPANIONS:
+        if name in metadata and metadata[name] != _json_sha256(folder / name):
+            raise UserError(
+                f"{folder / name} was changed after {path.name} had been saved beside it; restore the file of this run"
+            )
+    return from_checkpoint(tensors)
+
+
+def check_weights(model: MiniM1, tensors: dict[str, Tensor], source: Path) -> None:
+    """Raise UserError unless names and shapes of tensors (in-memory names) are exactly the model's."""
     parameters = dict(model.named_parameters())
     for name in sorted(set(parameters) ^ set(tensors)):
         what = "lacks" if name in parameters else "has an unknown tensor"
@@ -144,8 +217,13 @@ def load_weights(model: MiniM1, tensors: dict[str, Tensor], source: Path) -> Non
                 f"{source}: {name} has shape {tuple(tensors[name].shape)}, "
                 f"config.json asks for {tuple(parameter.shape)}; use the config of this checkpoint"
             )
+
+
+def load_weights(model: MiniM1, tensors: dict[str, Tensor], source: Path) -> None:
+    """Copy tensors (in-memory names) into the model; names and shapes must match exactly."""
+    check_weights(model, tensors, source)
     with torch.no_grad():
-        for name, parameter in parameters.items():
+        for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
 
 
@@ -173,9 +251,11 @@ def load(path: str | Path = "shipped", *, parts: ModelParts = ModelParts(), devi
     run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     if run.get("format", FORMAT) != FORMAT:
         raise UserError(f"{folder} has format {run['format']!r}; this version of minim1 reads format {FORMAT}")
+    tensors = read_model_file(folder)
+    with torch.device("meta"):  # a config may ask for more memory than there is
+        check_weights(MiniM1(config), tensors, folder / "model.safetensors")
     model = MiniM1(config, parts)
-    tensors, _ = read_tensors(folder / "model.safetensors")
-    load_weights(model, from_checkpoint(tensors), folder / "model.safetensors")
+    load_weights(model, tensors, folder / "model.safetensors")
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise UserError(
@@ -214,11 +294,35 @@ def _note(path: Path, metadata: dict[str, str]) -> tuple[int, dict]:
     return step, progress
 
 
+def _second_name(existing: Path, path: Path) -> None:
+    """Another name for a file, or a copy where the file system has one name for each."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(existing, path)
+    except OSError:
+        shutil.copyfile(existing, path)
+
+
 class RunFolder:
     """One stage's folder: created once, saved to at any step, resumed exactly."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    def lock(self) -> FileLock:
+        """Hold it while writing here (`with run.lock():`); the system lets go of it when the process ends, however.
+
+        Raises: UserError when another process holds it.
+        """
+        make_folder(self.path)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another run is writing into {self.path} at this moment; wait for its end, or choose another folder with --out"
+            ) from None
+        return lock
 
     def create(self, settings: dict, tokenizer: Tokenizer) -> None:
         """Start a run here: settings and versions to run.json, the tokenizer beside it, an empty metrics.jsonl."""
@@ -233,26 +337,50 @@ class RunFolder:
 
     def saved_step(self) -> int | None:
         """Steps done at the last save, or None."""
-        path = self.path / "state.safetensors"
-        if not path.exists():
-            return None
-        return _note(path, read_tensors(path)[1])[0]
+        found = self._newest()
+        return None if found is None else found[2]
+
+    def _newest(self) -> tuple[Path, dict[str, Tensor], int, dict] | None:
+        """Path, tensors, step and progress of the newest save that is whole; None without any."""
+        mistakes = []
+        for name in ("state.safetensors", "previous.safetensors"):
+            path = self.path / name
+            if not path.exists():
+                continue
+            try:
+                tensors, metadata = read_tensors(path, sealed=True)
+                step, progress = _note(path, metadata)
+            except UserError as mistake:
+                mistakes.append(mistake)
+                continue
+            if mistakes:
+                print(f"minim1: {mistakes[0]}; the save before it is whole: step {step}", file=sys.stderr)
+            return path, tensors, step, progress
+        if mistakes:
+            raise mistakes[0]
+        return None
 
     def save(self, model: MiniM1, optimizer, step: int, progress: dict) -> None:
         """Save everything after `step` steps: first the state (the truth), then the model file."""
         tensors = {f"model.{name}": p.detach().cpu() for name, p in model.named_parameters()}
         tensors |= {f"optimizer.{name}": t.detach().cpu().contiguous() for name, t in optimizer.state().items()}
         note = {"minim1": json.dumps({"format": FORMAT, "step": step, "progress": progress})}
-        write_whole(self.path / "state.safetensors", lambda part: save_file(tensors, part, metadata=note))
+        self._keep_previous()
+        write_tensors(self.path / "state.safetensors", tensors, note)
         save_model(model, self.path)
 
+    def _keep_previous(self) -> None:
+        """A second name for the last save, so that there is a whole one at every moment."""
+        state = self.path / "state.safetensors"
+        if state.exists():
+            write_whole(self.path / "previous.safetensors", partial(_second_name, state))
+
     def resume(self, model: MiniM1, optimizer) -> tuple[int, dict]:
-        """Put the last save back into model and optimiser; returns (steps done, progress); (0, {}) without one."""
-        path = self.path / "state.safetensors"
-        if not path.exists():
+        """Put the newest whole save back into model and optimiser; returns (steps done, progress); (0, {}) without one."""
+        found = self._newest()
+        if found is None:
             return 0, {}
-        tensors, metadata = read_tensors(path)
-        step, progress = _note(path, metadata)
+        path, tensors, step, progress = found
         pick = lambda prefix: {  # noqa: E731
             name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
         }
@@ -282,7 +410,15 @@ class RunFolder:
                 break
         return records
 
-    def forget_after(self, step: int) -> None:
-        """Drop the records of later steps, which will be done again."""
+    def go_on_from(self, step: int, model: MiniM1) -> None:
+        """Make the folder what it was after `step`, of which `model` was just resumed.
+
+        Records of later steps, which will be done again, are dropped, half-written files too; the model file may be one
+        save behind.
+        """
+        for part in self.path.glob(".*.part"):
+            part.unlink()
+        if step:
+            save_model(model, self.path)
         kept = "".join(json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step)
         write_whole(self.path / "metrics.jsonl", lambda part: part.write_text(kept, encoding="utf-8"))

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,26 +35,28 @@ class StageConfig:
 
 
 class StopSignal:
-    """Ctrl-C asks for a stop after the current step; a second one stops at once."""
+    """Ctrl-C, or SIGTERM from whoever runs the machine, asks for a stop after the current step; a second one stops at once.
+
+    A process that ignores Ctrl-C is a worker: another one decides when it stops, and ends it by SIGTERM.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> "StopSignal":
-        self.previous = None
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.getsignal(signal.SIGINT)
-            if self.previous is not signal.SIG_IGN:
-                signal.signal(signal.SIGINT, self._ask)
+        self.previous = {}
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def _ask(self, *_) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __exit__(self, *_) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
 
 class Stage:
@@ -84,14 +87,19 @@ class Stage:
     def fit(self) -> None:
         """Train to the end, from the last save if there is one.
 
-        Raises: Interrupted after Ctrl-C (saved), Diverged on NaN or Inf (the step not taken).
+        Raises: Interrupted after Ctrl-C (saved), Diverged on NaN or Inf (the step not taken), UserError when another run
+        writes into the folder.
         """
+        with self.run.lock() if self.run is not None and self.workers.main else nullcontext():
+            self._fit()
+
+    def _fit(self) -> None:
         start = 0
         if self.run is not None:
             start, saved = self.run.resume(self.model, self.optimizer)
             self.progress.update(saved)
             if self.workers.main:
-                self.run.forget_after(start)
+                self.run.go_on_from(start, self.model)
         self.model.train()
         bar = tqdm(
             total=self.config.steps, initial=start, desc=self.name, disable=self.quiet or not self.workers.main,

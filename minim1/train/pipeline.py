@@ -7,6 +7,7 @@ A run's folder holds `tokenizer.json` and a run folder for each stage, `pretrain
 import dataclasses
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from minim1.parts import Parts, find_part
 from minim1.tasks import SYMBOLS, get_task
 from minim1.train.batches import Batches
 from minim1.train.checkpoint import (
-    RunFolder, from_checkpoint, load_weights, make_folder, read_json, read_tensors, write_json, write_whole,
+    RunFolder, load_weights, make_folder, read_json, read_model_file, write_json, write_whole,
 )
 from minim1.train.loop import Stage, Trainer
 from minim1.train.losses import policy_loss
@@ -57,14 +58,22 @@ class Text:
 
 
 def run(workers: Workers, job: Job) -> None:
-    """Do the stages of a job, each from where it stands."""
+    """Do the stages of a job, each from where it stands.
+
+    Raises: UserError when another run writes into the same folder.
+    """
+    with RunFolder(job.out).lock() if workers.main else nullcontext():
+        _run(workers, job)
+
+
+def _run(workers: Workers, job: Job) -> None:
     torch.set_flush_denormal(True)  # decays underflow; denormal numbers are slow
     keep_memory()
     parts, out = resolve_parts(job), Path(job.out)
     text = prepare_text(workers, job)
     model = MiniM1(job.recipe.model, parts, seed=job.recipe.seed).to(job.device)
     if job.start_from is not None:
-        load_weights(model, from_checkpoint(read_tensors(Path(job.start_from) / "model.safetensors")[0]), job.start_from)
+        load_weights(model, read_model_file(Path(job.start_from)), Path(job.start_from))
     for name in job.stages:
         folder = RunFolder(out / name)
         if workers.main and folder.saved_step() is None:
