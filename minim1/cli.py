@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _rank() -> int:
     """This process among those that torchrun started; 0 if it did not."""
-    return int(os.environ.get("RANK", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 def _out_of_memory(error: BaseException) -> bool:
