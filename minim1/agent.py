@@ -13,7 +13,8 @@ import torch
 from minim1.data.chat import encode_chat, parse_tool_calls
 from minim1.data.packing import step_seed
 from minim1.data.tokenizer import Tokenizer
-from minim1.generation import Rollout, Sampling, generate
+from minim1.errors import UserError
+from minim1.generation import Rollout, Sampling, context_length, generate
 from minim1.tasks.base import ANSWER, END, THINK, Problem
 from minim1.tasks.errands import ERRANDS
 from minim1.tasks.tools import BLOCK, Tool, ToolResult, format_turn, run_call
@@ -126,10 +127,17 @@ def run_episodes(
     """Let a model act in all dialogues at once, one turn of each at a time; the dialogues are changed.
 
     Args: sampling: of each turn, with the tokenizer's stop ids, and samples_per_prompt 1; declare: show the tools'
-        schemas to the model (they cost tokens); max_tokens: a row that is longer is cut off, finish "length".
+        schemas to the model (they cost tokens); max_tokens: a row that is longer is cut off, finish "length", and one
+        whose next turn would not fit into the model's context.
+    Raises: UserError, for no dialogues, more than one sample, or first messages too long for the context.
     """
+    if not dialogues or sampling.samples_per_prompt != 1:
+        raise UserError(
+            f"got {len(dialogues)} dialogues and samples_per_prompt = {sampling.samples_per_prompt}; "
+            "expected at least one dialogue, and one sample: give a dialogue for each sample"
+        )
     options = {} if sampler is None else {"sampler": sampler}
-    rows = []
+    rows, longest = [], min(max_tokens, context_length(model) - sampling.max_new_tokens)
     for dialogue in dialogues:
         tools = [tool.declare() for tool in dialogue.tools] if declare else None
         ids = encode_chat(tokenizer, dialogue.messages, tools=tools, add_generation_prompt=True).ids
@@ -147,7 +155,7 @@ def run_episodes(
             if heard:
                 system = {"role": "system", "content": None}
                 row.add(encode_chat(tokenizer, [system, *heard], add_generation_prompt=True).ids[1:])
-                if len(row.ids) > max_tokens:
+                if len(row.ids) > longest:
                     dialogues[i].finish = "length"
         alive = [i for i in alive if dialogues[i].finish is None]
         turn += 1

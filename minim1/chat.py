@@ -1,6 +1,7 @@
 """Talk to a model in a terminal: the answer streams, thinking is shown apart from it."""
 
 import itertools
+import re
 import sys
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ class Settings:
     seed: int = 0
 
 
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal obeys instead of showing it
+
+
 class Printer:
     """Streams ids as text: thinking dimmed (or in brackets where the output is no terminal), then the answer."""
 
@@ -49,13 +53,16 @@ class Printer:
             self.ids.append(token)
             text = self.tokenizer.decode(self.ids)
             if not text.endswith("\ufffd"):  # wait for the rest of a character
-                self._write(text[self.shown :])
+                self._show(text[self.shown :])
                 self.shown = len(text)
 
     def finish(self) -> None:
         """Show what still waits for the rest of a character."""
-        self._write(self.tokenizer.decode(self.ids)[self.shown :])
+        self._show(self.tokenizer.decode(self.ids)[self.shown :])
         self.ids, self.shown = [], 0
+
+    def _show(self, text: str) -> None:
+        self._write(_COMMANDS.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
 
     def _write(self, text: str) -> None:
         self.stream.write(text)
@@ -103,7 +110,7 @@ def chat(model, tokenizer: Tokenizer, settings: Settings, lines=None, stream=Non
             stream.write(HELP + "\n")
         elif word == "/think" and rest in ("on", "off"):
             settings.thinking = rest == "on"
-        elif word == "/budget" and (rest == "off" or rest.isdecimal()):
+        elif word == "/budget" and (rest == "off" or re.fullmatch("[0-9]{1,9}", rest)):
             settings.budget = None if rest == "off" else int(rest)
         elif word.startswith("/") and word[1:] in TASKS:
             seed = step_seed(settings.seed, turn, "chat")

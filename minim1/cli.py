@@ -115,6 +115,18 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(function=_report)
 
+    verb = verbs.add_parser("export", help="write a model for other programs, in the format of transformers or of MiniMax-M1")
+    verb.add_argument("run", nargs="?", default="shipped", help="run folder; default: the model in the package")
+    verb.add_argument("--to", required=True, help="hf (transformers) or m1 (programs that run MiniMax-M1)")
+    verb.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    verb.add_argument("--dtype", default="fp32", help="of the weights: fp32 or bf16")
+    verb.set_defaults(function=_export)
+
+    verb = verbs.add_parser("import", help="make a run folder of an exported model")
+    verb.add_argument("folder", metavar="DIR", help="what export wrote, or what transformers saved of it")
+    verb.add_argument("--out", required=True, metavar="RUN", help="new run folder")
+    verb.set_defaults(function=_import)
+
     verb = verbs.add_parser("bench", help="time ours against other implementations, after checking that both agree")
     command.add_arguments(verb)
     verb.set_defaults(function=command.run)
@@ -371,6 +383,18 @@ def _report(arguments) -> None:
     if arguments.out:
         write_json(Path(arguments.out), result)
     print(json.dumps(result) if arguments.json else text(result))
+
+
+def _export(arguments) -> None:
+    from minim1 import interop
+
+    print(interop.export(arguments.run, arguments.out, arguments.to, arguments.dtype))
+
+
+def _import(arguments) -> None:
+    from minim1 import interop
+
+    print(interop.bring_in(arguments.folder, arguments.out))
 
 
 def _claims(arguments) -> None:

@@ -4,6 +4,7 @@ R rows (prompts times samples), T time, V vocabulary. The model is anything with
 cache=, last_only=)`, `new_cache()` and `new_step()`; all state of a generation is in its cache.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -35,9 +36,10 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise UserError(
-                f"temperature is {self.temperature} and top_p {self.top_p}; expected temperature >= 0 and 0 < top_p <= 1"
+                f"temperature is {self.temperature} and top_p {self.top_p}; "
+                "expected a finite temperature >= 0 and 0 < top_p <= 1"
             )
         if self.max_new_tokens < 1 or self.samples_per_prompt < 1:
             raise UserError(
@@ -85,7 +87,7 @@ def sample_token(
     """
     logits = logits.float()
     if temperature not in (0, 1):
-        logits = logits / temperature
+        logits = logits / min(max(temperature, 1e-30), 1e30)  # beyond, fp32 has inf, and inf / inf is no number
     probabilities = logits.softmax(-1)
     if temperature == 0:
         ids = logits.argmax(-1, keepdim=True)
@@ -93,6 +95,7 @@ def sample_token(
         if top_p < 1:
             ordered, order = probabilities.sort(dim=-1, descending=True)
             outside = ordered.cumsum(-1) - ordered >= top_p  # the mass before this token suffices
+            outside[:, 0] = False  # also where fp32 takes top_p for 0
             logits = logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -torch.inf)
             probabilities = logits.softmax(-1)
         cumulative = probabilities.cumsum(-1)  # inverse transform: torch.multinomial takes several times as long
@@ -101,10 +104,34 @@ def sample_token(
     return ids.squeeze(-1), probabilities.gather(-1, ids).log().squeeze(-1)
 
 
+def context_length(model) -> float:
+    """How many tokens a row may have: `max_position_embeddings`; no limit for a model without a config.
+
+    The network itself would go on, but nobody said what is right beyond (to try it, call the model).
+    """
+    return model.config.max_position_embeddings if hasattr(model, "config") else math.inf
+
+
+def _check(model, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    if not prompts or not all(map(len, prompts)):
+        raise UserError(f"got {len(prompts)} prompts, at least one of them empty; every prompt needs a token")
+    longest, room = max(map(len, prompts)), context_length(model)
+    if longest + sampling.max_new_tokens > room:
+        raise UserError(
+            f"a prompt of {longest} tokens and max_new_tokens = {sampling.max_new_tokens} do not fit into the context of "
+            f"{room} tokens; shorten the prompt or lower max_new_tokens"
+        )
+    size = model.config.vocab_size if hasattr(model, "config") else 2**63
+    forced = () if sampling.thinking_budget is None else (sampling.end_think_id,)
+    wrong = next((i for ids in (*prompts, sampling.stop_ids, forced) for i in ids if not 0 <= i < size), None)
+    if wrong is not None:
+        raise UserError(
+            f"the id {wrong} is outside the vocabulary of {size} tokens; encode with this model's own tokenizer"
+        )
+
+
 def left_pad(prompts: Sequence[Sequence[int]], device) -> tuple[Tensor, Tensor | None]:
     """Prompts as one (P, T) tensor, padded on the left, and their document ids (None when all have one length)."""
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise UserError(f"got {len(prompts)} prompts, at least one of them empty; every prompt needs a token")
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
     if all(len(prompt) == longest for prompt in prompts):
@@ -127,7 +154,10 @@ def generate(
 
     Each prompt is read once; finished rows leave the batch. `on_token` receives the newest id of row 0.
     The model is in eval mode meanwhile and put back afterwards.
+    Raises: UserError, for no prompt, an empty one, an id outside the vocabulary, or a prompt that leaves no room for
+        `max_new_tokens` in the model's context.
     """
+    _check(model, prompts, sampling)
     training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
@@ -171,8 +201,8 @@ def _decode(model, prompts, logits, cache, sampling, sampler, on_token) -> Rollo
         if on_token is not None and bool(running[0]) and int(alive[0]) == 0:
             on_token(int(ids[0]))
         ended = (ids.unsqueeze(1) == stops).any(1)
-        if sampling.repetition_window:
-            confident = torch.where(logprob.exp() > sampling.repetition_probability, confident + 1, 0)
+        if sampling.repetition_window:  # a forced token is none that the model was sure of
+            confident = torch.where(drawn & (logprob.exp() > sampling.repetition_probability), confident + 1, 0)
             looping = (confident >= sampling.repetition_window) & ~ended
             repeated[alive] |= looping & running
             ended |= looping

@@ -3,13 +3,19 @@
 Of the code cells only top-level imports, definitions of functions and classes, and assignments of literal constants
 are executed, in their order; of several definitions of a name the last one counts. The rest of a notebook (experiments,
 figures, checks) is passed over.
+
+Whoever reads a stranger's notebook thus runs its code, with all rights of the reader: that is what it is for, and a
+container is the place for it. Nothing else in the file acts: metadata, ids, outputs and attachments are not looked at.
 """
 
 import ast
+import errno
 import inspect
 import json
 import linecache
+import os
 import re
+import stat
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +23,12 @@ from pathlib import Path
 
 from minim1.errors import UserError
 
-MAGIC = re.compile(r"\s*([%!?]|[\w., ]+=\s*[%!])|.*\?\s*$")  # a line that is IPython's, not Python's
+MAGIC = re.compile(r"\s*([%!?]|\w[\w., ]*=\s*[%!])|.*\?\s*$")  # a line that is IPython's, not Python's
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+MOST_BYTES = 16_000_000  # of a notebook, most of it outputs
+MOST_CODE = 500_000  # characters; our longest notebook has 19,000
+MOST_MAGICS = 100  # lines of IPython's in a cell
+DEEPEST = 100  # levels of syntax; ast.unparse takes five frames for one
 SCOPES = (*DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -36,7 +46,7 @@ def notebooks(folder: str | Path = "work/") -> list["Notebook"]:
     """The notebooks of a learner's folder in the order of their names.
 
     Names with anything but letters, digits and `_` are copies (of `lab --reset`, of JupyterLab), and are left out.
-    Raises: UserError where there is no such folder.
+    Raises: UserError where there is no such folder, or what is no notebook in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -63,6 +73,15 @@ def origin(function: Callable) -> str:
     if isinstance(getattr(function, "__globals__", None), Namespace):
         return function.__code__.co_filename
     return getattr(function, "__module__", None) or type(function).__module__
+
+
+def printable(text: str) -> str:
+    """On one line, with what a terminal would obey or cannot show as Python spells it.
+
+    >>> printable("a\x1b[2J\nb")
+    'a\\x1b[2J\\nb'
+    """
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 @dataclass(frozen=True)
@@ -115,12 +134,17 @@ class Notebook:
         self.path = Path("notebook" if isinstance(notebook, dict) else notebook)
         self.label, content = "notebook", notebook
         if not isinstance(notebook, dict):
-            self.label, content = f"{self.path.absolute().parent.name}/{self.path.name}", _load(self.path)
+            self.label = printable(f"{self.path.absolute().parent.name}/{self.path.name}")
+            content = _load(self.path)
         self.cells = [
             _parse(number, f"{self.label}, cell {number}", text)
             for number, text in enumerate(_sources(content, self.path), 1) if text is not None
         ]
         self.statements = [_statement(node, cell) for cell in self.cells if cell.tree for node in cell.tree.body]
+        self.binding: dict[str, list[Statement]] = {}
+        for statement in self.statements:
+            for name in statement.names:
+                self.binding.setdefault(name, []).append(statement)
 
     @property
     def problems(self) -> list[str]:
@@ -133,7 +157,7 @@ class Notebook:
 
     def definition(self, name: str) -> Statement | None:
         """The last function of this name. Raises: UserError where a later cell that defines it does not parse."""
-        found = [s for s in self.statements if s.function and name in s.names]
+        found = [s for s in self.binding.get(name, ()) if s.function]
         last = found[-1].cell.number if found else 0
         for cell in self.cells:
             if cell.problem and cell.number > last and re.search(rf"\bdef\s+{re.escape(name)}\b", cell.text):
@@ -167,12 +191,12 @@ class Notebook:
 
     def _used(self, name: str, names_of: Callable[[ast.stmt], set[str]]) -> set[str]:
         """A name and those that it takes, itself or through others, in definitions of the notebook."""
-        wanted, seen = {name}, set()
-        while wanted - seen:
-            seen.add(this := min(wanted - seen))
-            for statement in self.statements:
-                if this in statement.names and statement.read:
-                    wanted |= names_of(statement.node)
+        wanted, seen = [name], set()
+        while wanted:
+            if (this := wanted.pop()) not in seen:
+                seen.add(this)
+                for statement in self.binding.get(this, ()):
+                    wanted += names_of(statement.node) if statement.read else ()
         return seen
 
     def functions(self) -> dict[str, Callable]:
@@ -205,11 +229,10 @@ class Notebook:
 
 
 def _execute(statement: Statement, names: Namespace) -> None:
-    code = compile(ast.Module([statement.node], []), statement.cell.label, "exec", dont_inherit=True)
     try:
-        exec(code, names)
+        exec(compile(ast.Module([statement.node], []), statement.cell.label, "exec", dont_inherit=True), names)
     except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        said = printable(f"{type(error).__name__}: {error}".splitlines()[0])
         for name in statement.names:
             names.pop(name, None)
             names.missing[name] = f"`{name}` is not there, since {statement.cell.label} failed ({said})"
@@ -226,31 +249,57 @@ def _pass_over(statement: Statement, names: Namespace) -> None:
         )
 
 
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a file that somebody else may have put there.
+
+    Raises: OSError, also where it is no file (a FIFO would be waited for, a device never end), has more than `most`
+        bytes, or is a link that leads out of its folder.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, and at most {most:,} are read")
+    if os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
+        raise OSError(errno.ELOOP, "it is a link that leads out of its folder")
+    return path.read_bytes()
+
+
 def _load(path: Path) -> dict:
+    name = printable(str(path))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_file(path, MOST_BYTES).decode("utf-8"))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); expected a notebook") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a notebook ({error}); restore it, or remove it") from None
+        raise UserError(f"{name} cannot be read ({error.strerror}); expected a notebook") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is not a notebook ({error}); restore it, or remove it") from None
 
 
 def _sources(content: dict, path: Path) -> list[str | None]:
     """The text of each code cell; None for the other cells."""
+    name = printable(str(path))
     try:
-        return ["".join(cell["source"]) if cell["cell_type"] == "code" else None for cell in content["cells"]]
+        texts = ["".join(cell["source"]) if cell["cell_type"] == "code" else None for cell in content["cells"]]
     except (KeyError, TypeError):
-        raise UserError(f"{path} is not a notebook (it has no list of cells); restore it, or remove it") from None
+        raise UserError(f"{name} is not a notebook (it has no list of cells); restore it, or remove it") from None
+    if (size := sum(len(text) for text in texts if text)) > MOST_CODE:
+        raise UserError(f"{name} has {size:,} characters of code, and at most {MOST_CODE:,} are read; move data to a file")
+    return texts
 
 
 def _parse(number: int, label: str, text: str) -> Cell:
     """Parse a cell; lines that are IPython's become `pass`, one by one, where Python stumbles over them."""
     lines = text.split("\n")
     foreign = text.lstrip().startswith("%%")  # %%time is followed by Python, %%html is not: no mistake then
-    for _ in range(len(lines) + 1):
+    for _ in range(min(len(lines), MOST_MAGICS) + 1):
         try:
-            return Cell(number, label, "\n".join(lines), ast.parse("\n".join(lines)))
-        except (SyntaxError, ValueError) as error:  # ValueError: a null character
+            tree = ast.parse("\n".join(lines))
+            if _depth(tree) > DEEPEST:
+                raise RecursionError
+            return Cell(number, label, "\n".join(lines), tree)
+        except (RecursionError, MemoryError):  # of the parser: in some versions the one, in some the other
+            line, reason = 1, "it is nested too deeply"
+        except (SyntaxError, ValueError) as error:  # ValueError: a null character, half of a surrogate pair
             line = getattr(error, "lineno", None) or 1
             reason = getattr(error, "msg", None) or str(error)
         if not (line <= len(lines) and MAGIC.match(lines[line - 1])):
@@ -258,6 +307,14 @@ def _parse(number: int, label: str, text: str) -> Cell:
         lines[line - 1] = re.match(r"\s*", lines[line - 1])[0] + "pass"
     problem = f"{label} does not parse (line {line}: {reason}), so nothing in it counts; mend it and save the notebook"
     return Cell(number, label, text, None, "" if foreign else problem)
+
+
+def _depth(tree: ast.AST) -> int:
+    """Levels of syntax; without recursion, which the rest of this module relies on."""
+    level, nodes = 0, [tree]
+    while nodes:
+        level, nodes = level + 1, [child for node in nodes for child in ast.iter_child_nodes(node)]
+    return level
 
 
 def _statement(node: ast.stmt, cell: Cell) -> Statement:

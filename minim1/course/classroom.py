@@ -8,6 +8,9 @@ The folder gets `nbgrader_config.py` and, for each chapter, an assignment with t
 
 nbgrader gives a graded cell no points when something reaches its stderr, and all its points when nothing is raised. So
 hidden tests import `check` afresh, in case a hand-in has a `check` of its own, and the settings end endless loops.
+
+Grading runs the code of hand-ins, with the rights of who grades and no cage: an account or a container of its own is the
+place for it. Nothing else in a hand-in acts: file names, metadata, outputs and HTML are data, here and in a browser.
 """
 
 import ast
@@ -38,8 +41,14 @@ c.CourseDirectory.course_id = "minim1"
 c.Execute.timeout = 60  # seconds for one cell; then it is interrupted and gets no points
 c.Execute.iopub_timeout = 60  # seconds for its output to arrive, on a busy machine
 # Files that a learning platform gives out: STUDENT_04_lightning_attention.ipynb
-c.FileNameCollectorPlugin.named_regexp = r".*[/\\\\](?P<student_id>[^/\\\\]+?)_(?P<file_id>\\d\\d_[a-z_]+)\\.ipynb$"
+c.FileNameCollectorPlugin.named_regexp = classroom.FILE_NAMES
 '''
+# A student's name becomes a folder: it begins with a letter or a digit, and holds no markup and no wildcards.
+FILE_NAMES = r'.*[/\\](?P<student_id>[^\W_][^/\\<>&"*?\[\]\x00-\x1f\x7f]*?)_(?P<file_id>\d\d_[a-z_]+)\.ipynb$'
+TAGS = ["a", "abbr", "b", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6",
+        "hr", "i", "li", "ol", "p", "pre", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead",
+        "tr", "ul"]
+SHOWN = ("text/plain", "image/png", "image/jpeg")  # kinds of output
 
 
 def add_arguments(parser) -> None:
@@ -84,7 +93,7 @@ def make(folder: Path, chapters: list[str] | None = None, private: Path | None =
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8", newline="\n")
             say(f"{file} written")
-        elif file.read_text(encoding="utf-8") != text:
+        elif file.read_bytes() != text.encode():
             say(f"{file} was kept, since it differs from what would be written: move it away to get the new one")
     return [path.stem for path in paths]
 
@@ -114,8 +123,8 @@ def private_tests(folder: Path) -> dict[str, str]:
             raise UserError(f"{file} belongs to no exercise; name it after one of {', '.join(EXERCISES)}")
         try:
             ast.parse(text := file.read_text(encoding="utf-8"), file.name)
-        except (SyntaxError, ValueError) as error:  # ValueError: not even text
-            raise UserError(f"{file} is not Python ({error}); mend it") from None
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # ValueError: not even text
+            raise UserError(f"{file} is not Python ({str(error) or 'nested too deeply'}); mend it") from None
         if "HIDDEN TESTS" in text:
             raise UserError(f"{file} has a line with HIDDEN TESTS in it, which nbgrader would take for the end of the "
                             "region; leave the line out")
@@ -143,11 +152,27 @@ def _exercise(id: str) -> str:
     return ".".join(id.split("-")[:2])
 
 
+def markdown(text: str) -> str:
+    """Markdown as HTML with harmless tags only; others are shown as they are written.
+
+    >>> markdown("*a* <script>b</script>")
+    '<p><em>a</em> &lt;script&gt;b&lt;/script&gt;</p>\\n'
+    """
+    import bleach
+    from nbconvert.filters import markdown2html
+
+    text = text.replace("attachment:", "")  # pictures are not shown; nbconvert gives up on one that is not there
+    return bleach.clean(markdown2html(text), tags=TAGS, attributes={"a": ["href"]})
+
+
 def configure(c) -> None:
-    """What `nbgrader_config.py` leaves to us: three steps of nbgrader's that say too little, too much, or give up."""
-    from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
+    """What `nbgrader_config.py` leaves to us: steps of nbgrader's that say too little or too much, give up, or trust."""
+    from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor, Preprocessor
     from nbgrader.converters import Autograde, GenerateAssignment
+    from nbgrader.nbgraderformat import MetadataValidator
     from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions, DeduplicateIds, GetGrades
+
+    validator = MetadataValidator()
 
     class Stubs(ClearSolutions):
         """A stub says which exercise it is, as in exercises/."""
@@ -159,7 +184,8 @@ def configure(c) -> None:
             return super().preprocess_cell(cell, resources, cell_index)
 
     class Copies(DeduplicateIds):
-        """Of a copied cell the last copy counts; nbgrader's empty metadata on the others would stop the whole class."""
+        """Of a copied cell the last copy counts; nbgrader's empty metadata on the others would stop the whole class, and
+        so would what a learner wrote there."""
 
         def preprocess_cell(self, cell, resources, cell_index):
             self._drop_broken(cell)
@@ -168,7 +194,9 @@ def configure(c) -> None:
             return cell, resources
 
         def _drop_broken(self, cell):
-            if not cell.metadata.get("nbgrader", {}).keys() >= {"grade_id", "schema_version"}:
+            try:
+                validator.validate_cell(cell)
+            except Exception:  # of another version, of another type: whatever it stumbles over
                 cell.metadata.pop("nbgrader", None)
 
     class HideTests(ClearHiddenTests):
@@ -181,9 +209,26 @@ def configure(c) -> None:
                         output.traceback = [f"{output.ename}: {output.evalue}"]
             return super().preprocess_cell(cell, resources, cell_index)
 
+    class Plain(Preprocessor):
+        """The pages of a teacher's browser run nothing of a hand-in's: of outputs, texts and pictures stay."""
+
+        def preprocess(self, nb, resources):
+            nb.metadata = {"language_info": {"name": "python"}}
+            return super().preprocess(nb, resources)
+
+        def preprocess_cell(self, cell, resources, cell_index):
+            cell.metadata = {key: value for key, value in cell.metadata.items() if key == "nbgrader"}
+            for output in cell.get("outputs", ()):
+                if "data" in output:
+                    output.data = {kind: text for kind, text in output.data.items() if kind in SHOWN}
+                    output.metadata = {}
+            return cell, resources
+
     def steps(converter, name: str, old: type, new: type) -> list:
         return [new if step is old else step for step in converter.class_traits()[name].default()]
 
     c.GenerateAssignment.preprocessors = steps(GenerateAssignment, "preprocessors", ClearSolutions, Stubs)
     c.Autograde.sanitize_preprocessors = steps(Autograde, "sanitize_preprocessors", DeduplicateIds, Copies)
+    c.HTMLExporter.preprocessors = [Plain]  # of feedback and of the formgrader
+    c.HTMLExporter.filters = {"markdown2html": markdown}
     c.GenerateFeedback.preprocessors = [GetGrades, HideTests, CSSHTMLHeaderPreprocessor]

@@ -2,10 +2,15 @@
 
 A verdict is kept in `work/.progress.json` as long as nothing that it depends on changes: the definitions in the
 notebook, the checks, the version of the package.
+
+The process bounds time and survives crashes; it is no cage: learners' code runs with the rights of who checks it, and may
+also forge its own verdict. Each notebook that is not in work/ gets a process of its own, so that it forges no other's. What
+comes back, from the process or from the file, is read as data and looked at before it is believed or printed.
 """
 
 import contextlib
 import hashlib
+import json
 import math
 import multiprocessing
 import os
@@ -20,17 +25,20 @@ from pathlib import Path
 import torch
 
 from minim1.course import notebooks
-from minim1.course.checking import Exercise, Result, run_check
+from minim1.course.checking import MARKS, Exercise, Result, run_check
 from minim1.course.checks import CHAPTERS, find, of_chapter
-from minim1.course.comparing import Row
+from minim1.course.comparing import DIGITS, Row
 from minim1.course.work import read_json, write_json
 from minim1.errors import UserError
-from minim1.learner import Notebook
+from minim1.learner import Notebook, printable
 from minim1.workers import start
 
 SEEDS = (0, 1, 2, 3)
 SECONDS = 60.0  # for one exercise
 START_SECONDS = 300.0  # to import torch, on a slow and busy machine
+MOST_BYTES = 1_000_000  # of a verdict, as the process sends it
+LONGEST = 4000  # characters of a sentence
+NO_VERDICT = (KeyError, TypeError, ValueError, OverflowError, RecursionError)  # of what is read as one
 PROCESS = "process"  # layer of what is wrong where there is no verdict: too slow, or the process ended
 Task = tuple[Exercise, Notebook | Path]  # the path where the notebook is not there
 
@@ -41,14 +49,13 @@ def known(folder: str | Path | None = None) -> dict[str, str]:
     Args: folder: of the learner's notebooks; default: work/ of the repository.
     """
     store, opened, found = Store(folder or notebooks.root() / "work"), {}, {}
-    for exercise_id, entry in store.entries.items():
-        try:
-            path = store.folder / entry["notebook"]
+    for exercise_id in store.entries:
+        with contextlib.suppress(UserError):  # the notebook is gone, or the exercise
+            exercise = find(exercise_id)
+            path = _notebook_of(exercise, store.folder)
             opened[path] = opened.get(path) or Notebook(path)
-            if store.holds(entry, opened[path]):
-                found[exercise_id] = entry["status"]
-        except (UserError, KeyError, TypeError):  # the notebook is gone, or somebody has edited the file
-            continue
+            if result := store.find(exercise, opened[path]):
+                found[exercise_id] = result.status
     return found
 
 
@@ -80,11 +87,14 @@ def verdicts(tasks: list[Task], folder: Path, seconds: float = SECONDS) -> Itera
 
     Args: folder: work/; of other notebooks no verdict is kept; seconds: what takes longer is wrong, the rest goes on.
     """
-    store, child = Store(folder), None
+    store, child, owner = Store(folder), None, None
     try:
         for exercise, notebook in tasks:
             result = _read(exercise, notebook) or store.find(exercise, notebook)
             if result is None:
+                before, owner = owner, store.folder if store.ours(exercise, notebook) else notebook.path
+                if child is not None and owner != before:
+                    child.stop()
                 child = child if child is not None and child.process.is_alive() else Child()
                 result = from_json(exercise, child.check(exercise, notebook, seconds), notebook)
                 if result.layer != PROCESS:  # time and memory may suffice another time
@@ -119,33 +129,31 @@ class Store:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.path = self.folder / ".progress.json"
-        self.entries = read_json(self.path)
+        self.entries = {}
+        for exercise_id, entry in read_json(self.path).items():
+            with contextlib.suppress(*NO_VERDICT):  # somebody has edited the file: it is found out again
+                self.entries[exercise_id] = verdict(entry) | {"key": _line(entry["key"])}
         self.checks = _checks()
 
     def find(self, exercise: Exercise, notebook: Notebook) -> Result | None:
         entry = self.entries.get(exercise.id)
-        try:
-            if self._ours(exercise, notebook) and self.holds(entry, notebook):
-                return from_json(exercise, entry, notebook)
-        except (KeyError, TypeError):  # there is none, or somebody has edited the file
-            pass
+        if entry and self.ours(exercise, notebook) and entry["key"] == self._key(exercise, notebook, entry["status"]):
+            return from_json(exercise, entry, notebook)
         return None
 
-    def holds(self, entry: dict, notebook: Notebook) -> bool:
-        """Whether nothing has changed; what is wrong also depends on where it stands, since the sentence says so."""
-        text = notebook.source(entry["name"]) if entry["status"] == "passed" else notebook.text
-        return entry["key"] == _hash(self.checks, text)
-
     def keep(self, result: Result, notebook: Notebook) -> None:
-        if not self._ours(result.exercise, notebook):
+        if not self.ours(result.exercise, notebook):
             return
-        text = notebook.source(result.exercise.name) if result.status == "passed" else notebook.text
-        entry = to_json(result) | {"notebook": notebook.path.name, "key": _hash(self.checks, text)}
-        self.entries[result.exercise.id] = entry
+        key = self._key(result.exercise, notebook, result.status)
+        self.entries[result.exercise.id] = verdict(to_json(result)) | {"key": key}
         with contextlib.suppress(OSError):  # nothing is lost where it cannot be written, but time
             write_json(self.path, self.entries)
 
-    def _ours(self, exercise: Exercise, notebook: Notebook) -> bool:
+    def _key(self, exercise: Exercise, notebook: Notebook, status: str) -> str:
+        """Changes with what a verdict depends on; one that is not good also on where it stands, as its sentence says."""
+        return _hash(self.checks, notebook.source(exercise.name) if status == "passed" else notebook.text)
+
+    def ours(self, exercise: Exercise, notebook: Notebook) -> bool:
         """Not a copy beside it, nor a notebook elsewhere."""
         return notebook.path.resolve() == _notebook_of(exercise, self.folder).resolve()
 
@@ -168,6 +176,25 @@ def from_json(exercise: Exercise, said: dict, notebook: Notebook) -> Result:
     return Result(exercise, said["status"], said["sentence"], said["layer"], rows, where, said["said"])
 
 
+def verdict(said: dict) -> dict:
+    """What is to be believed of a verdict that learners can have written: texts on one line, rows that can be drawn.
+
+    Raises: one of NO_VERDICT where it is none.
+    """
+    texts = {name: _line(said[name]) for name in ("status", "layer", "sentence", "said")}
+    rows = [{"name": _line(row["name"]), "grade": _line(row["grade"]), "digits": min(max(int(row["digits"]), 0), DIGITS),
+             "difference": None if row["difference"] is None else float(row["difference"])} for row in said["rows"]]
+    if texts["status"] not in MARKS:
+        raise ValueError(f"unknown status {texts['status']!r}")
+    return texts | {"rows": rows}
+
+
+def _line(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError
+    return printable(text[:LONGEST])
+
+
 def _checks() -> str:
     """Hash of all that checks, and the version of what they check against."""
     course = Path(__file__).parent
@@ -182,7 +209,7 @@ def _checks() -> str:
 def _hash(*pieces: str | bytes) -> str:
     total = hashlib.sha256()
     for piece in pieces:
-        piece = piece if isinstance(piece, bytes) else piece.encode()
+        piece = piece if isinstance(piece, bytes) else piece.encode("utf-8", "surrogatepass")
         total.update(len(piece).to_bytes(8, "big") + piece)
     return total.hexdigest()
 
@@ -209,8 +236,10 @@ class Child:
         try:
             self.pipe.send((exercise.id, str(notebook.path)))
             if self.pipe.poll(seconds):
-                return self.pipe.recv()
+                return verdict(json.loads(self.pipe.recv_bytes(MOST_BYTES)))
             sentence = f"{exercise.name} took longer than {seconds:g} s: is there a loop that never ends?"
+        except NO_VERDICT:
+            sentence = f"{exercise.name} sent something else than a verdict from the process that it ran in."
         except (EOFError, OSError):
             self.process.join(timeout=5)
             sentence = f"{exercise.name} ended the process that it ran in (exit code {self.process.exitcode})."
@@ -235,7 +264,7 @@ def _serve(pipe: Connection) -> None:
             exercise_id, path = pipe.recv()
         except EOFError:
             return
-        pipe.send(to_json(_run(find(exercise_id), path)))
+        pipe.send_bytes(json.dumps(to_json(_run(find(exercise_id), path))).encode())
 
 
 def _run(exercise: Exercise, path: str) -> Result:

@@ -45,7 +45,9 @@ def load(path: Path) -> list[dict]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.name} does not exist; chapters with a quiz are {_chapters(path.parent)}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read ({error.strerror}); make it a file that you may read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path.name} is not TOML ({error})") from None
     entries = found.get("question", [])
     if not isinstance(entries, list) or not 3 <= len(entries) <= 5 or set(found) - {"question"}:
@@ -53,11 +55,14 @@ def load(path: Path) -> list[dict]:
     return [_question(f"{path.name}, question {number}", entry) for number, entry in enumerate(entries, start=1)]
 
 
-def _question(where: str, entry: dict) -> dict:
-    if set(entry) != {"text", "option"} or not isinstance(entry["option"], list) or len(entry["option"]) < 2:
+def _question(where: str, entry) -> dict:
+    tables = isinstance(entry, dict) and entry.get("option")
+    if not isinstance(tables, list) or set(entry) != {"text", "option"} or len(tables) < 2:
         raise UserError(f"{where} must have `text` and at least two [[question.option]], and nothing else")
     options = []
-    for number, option in enumerate(entry["option"], start=1):
+    for number, option in enumerate(tables, start=1):
+        if not isinstance(option, dict):
+            raise UserError(f"{where}, option {number} is {option!r}; it must be a table [[question.option]]")
         if unknown := set(option) - {"text", "feedback", "right"}:
             raise UserError(f"{where}, option {number} has {min(unknown)!r}; only text, feedback and right are known")
         for key in ("text", "feedback"):

@@ -11,8 +11,10 @@ import shutil
 from pathlib import Path
 
 from minim1.errors import UserError
+from minim1.learner import read_file
 
 COPIED = ".copied.json"
+MOST_BYTES = 4_000_000  # of a record
 
 
 def prepare(folder: Path) -> list[str]:
@@ -78,6 +80,7 @@ def _copy(source: Path, folder: Path) -> None:
     new = work / f".{source.name}.new"
     try:
         work.mkdir(exist_ok=True)
+        new.unlink(missing_ok=True)  # a link there would be written through
         shutil.copyfile(source, new)
         new.rename(work / source.name)
         write_json(work / COPIED, _copied(folder) | {source.name: _hash(source)})
@@ -87,7 +90,8 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _copied(folder: Path) -> dict[str, str]:
-    return read_json(folder / "work" / COPIED)
+    found = read_json(folder / "work" / COPIED)
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def _free_name(path: Path) -> Path:
@@ -105,14 +109,15 @@ def _hash(path: Path) -> str:
 def read_json(path: Path) -> dict:
     """What `write_json` wrote; {} where there is nothing, or nothing that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_file(path, MOST_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def write_json(path: Path, value: dict) -> None:
     """Write whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    new, text = path.with_name(f"{path.name}.new"), json.dumps(value, indent=1) + "\n"
+    new.unlink(missing_ok=True)  # a link there would be written through
+    new.write_text(text, encoding="utf-8")
     new.replace(path)

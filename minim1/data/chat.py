@@ -14,6 +14,7 @@ from minim1.errors import UserError
 
 DEFAULT_SYSTEM = "You are a helpful assistant created by Minimax based on MiniMax-M1 model."
 _ROLES = ("system", "user", "assistant", "tool")
+NESTED = 16  # lists and objects within each other in a call
 _TOOLS_INTRO = "You are provided with these tools:\n"
 _TOOLS_USE = (
     "\nIf you need to call tools, please respond with <tool_calls></tool_calls> XML tags, and provide "
@@ -77,22 +78,41 @@ def parse_tool_calls(text: str) -> list[dict]:
     """The calls ``{"name", "arguments"}`` in a completion, from its first `<tool_calls>` block.
 
     Blocks inside `<think>` do not count; a block may lack its end; each non-empty line is one JSON
-    object, and lines that are not a call are skipped.
+    object, and lines that are not a call are skipped: also those with a key given twice, a number that is not finite,
+    half a character (a lone surrogate), or more than `NESTED` lists and objects within each other.
 
     >>> parse_tool_calls('<tool_calls>\\n{"name": "add", "arguments": {"a": 1}}\\noops\\n</tool_calls>')
     [{'name': 'add', 'arguments': {'a': 1}}]
     """
     spoken = re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL)
     block = re.search(r"<tool_calls>(.*?)(?:</tool_calls>|\Z)", spoken, flags=re.DOTALL)
-    calls = []
-    for line in block[1].split("\n") if block else ():  # not splitlines: JSON may hold U+2028
-        try:
-            call = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if _is_call(call):
-            calls.append({"name": call["name"], "arguments": call["arguments"]})
-    return calls
+    lines = block[1].split("\n") if block else ()  # not splitlines: JSON may hold U+2028
+    calls = filter(_is_call, (_read_line(line) for line in lines if "{" in line))
+    return [{"name": call["name"], "arguments": call["arguments"]} for call in calls]
+
+
+def _read_line(line: str):
+    """The JSON value of a line; None if it cannot be read, or not be written again, as what a tool was given must be."""
+    try:
+        value = _STRICT.decode(line)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value if _depth(value) <= NESTED else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _each_key_once(pairs: list[tuple]) -> dict:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_each_key_once)
+
+
+def _depth(value) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)
 
 
 def _pieces(messages, tools, add_generation_prompt) -> list[tuple[int | str, bool]]:

@@ -1,12 +1,16 @@
 """Real text without a download: the interpreter's own standard library, or any folder of text."""
 
+import errno
 import hashlib
 import json
+import os
 import platform
+import stat
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -61,7 +65,7 @@ def stdlib_corpus() -> Corpus:
         if _LEFT_OUT.intersection(name.split("/")[:-1]):
             continue
         try:
-            documents.append((name, path.read_bytes().decode("utf-8")))
+            documents.append((name, _read(path, binary=True).decode("utf-8")))
         except UnicodeDecodeError:
             skipped += 1
     if not documents:
@@ -75,30 +79,30 @@ def stdlib_corpus() -> Corpus:
 def folder_corpus(path, heldout_share: float = 0.05) -> Corpus:
     """All UTF-8 text files below a folder, or one file. Each file is a document; of a .jsonl file
     each line is one, its ``"text"`` field. Hidden names are left out; files with NUL bytes count
-    as binary and are skipped (``info["skipped"]``).
+    as binary and are skipped (``info["skipped"]``), but for .jsonl.
+
+    Only what lies in the folder is read. A link to a file in it is read like a file; a link that leads out
+    of it, or nowhere, is refused, since what it gives is not what was downloaded. Links to folders in it are
+    left out (what they hold is read where it lies), and so are FIFOs, sockets and devices. A path that is
+    itself a link is followed.
 
     Held out by hash: of the relative path, or of a line's text; each split has at least one
-    document. Raises `UserError` for a missing path, nothing but empty or binary files, bytes that
-    are not UTF-8 (file and offset named), a bad JSON line, and less than two documents.
+    document. Raises `UserError` for a missing path, such a link, a file or folder that cannot be read or
+    changes meanwhile, nothing but empty or binary files, bytes that are not UTF-8 (file and offset named),
+    a bad JSON line, and less than two documents.
     """
     root = Path(path)
     if not 0 < heldout_share < 1:
         raise UserError(f"heldout_share is {heldout_share}, but must lie between 0 and 1; 0.05 is usual.")
-    if not root.exists():
-        raise UserError(f"The text folder {root} does not exist; check the path.")
+    if not os.path.exists(path):
+        raise UserError(f"The text folder {str(path)!r} does not exist; check the path.")
     base = root.parent if root.is_file() else root
-    files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
-    names = sorted(p.relative_to(base).as_posix() for p in files)
-    if root.is_dir():
-        names = [n for n in names if not any(part.startswith(".") for part in n.split("/"))]
+    names = [root.name] if root.is_file() else sorted(file.relative_to(root).as_posix() for file in _files(root))
     documents, keys, skipped = [], [], 0
     for name in names:
-        file = base / name
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror}); make it readable or remove it.") from error
-        if b"\0" in data:
+        file, lines = base / name, name.lower().endswith(".jsonl")
+        data = _read(file, binary=lines)
+        if data is None:
             skipped += 1
             continue
         try:
@@ -108,7 +112,7 @@ def folder_corpus(path, heldout_share: float = 0.05) -> Corpus:
                 f"{file} is not UTF-8 at byte {error.start} (0x{data[error.start]:02x}); convert it to UTF-8 "
                 "or remove it."
             ) from None
-        if name.lower().endswith(".jsonl"):
+        if lines:
             for number, line in enumerate(text.split("\n"), 1):
                 if line.strip() and (document := _json_line(line, file, number)):
                     documents.append((f"{name}:{number}", document))
@@ -134,6 +138,44 @@ def encode_corpus(texts, tokenizer: Tokenizer) -> TokenStream:
             pieces.append(np.array([tokenizer.bod_id, *ids, tokenizer.eod_id], np.int32))
     documents = np.repeat(np.arange(len(texts), dtype=np.int32), [len(piece) for piece in pieces[1:]])
     return TokenStream(torch.from_numpy(np.concatenate(pieces)), torch.from_numpy(documents))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """The files below a folder, by the rules of `folder_corpus`, in any order."""
+    home = os.path.realpath(root)
+    for folder, folders, files in os.walk(root, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(folder, name) for name in folders + files if not name.startswith(".")):
+            if path.is_symlink():
+                target = Path(os.path.realpath(path))
+                if not (target.is_relative_to(home) and target.exists()):
+                    where = "nowhere" if target.is_relative_to(home) else f"out of {root}, to {target}"
+                    raise UserError(f"{path} is a link that leads {where}; put a copy in its place (cp -L) or remove it.")
+            if path.is_file():
+                yield path
+
+
+def _read(file: Path, binary: bool = False) -> bytes | None:
+    """The bytes of a file; None where there are NUL bytes among them, unless it may be `binary`."""
+    try:
+        before = file.stat()
+        if not stat.S_ISREG(before.st_mode):  # it was one when the folder was listed; a FIFO would be waited for
+            raise OSError(errno.EINVAL, "it is no file any more", file)
+        with open(file, "rb") as opened:
+            if not binary and b"\0" in opened.read(2**16):  # the rest may be long
+                return None
+            opened.seek(0)
+            data = opened.read()
+        after = file.stat()
+    except OSError as error:
+        _refuse(error)
+    if (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns):
+        raise UserError(f"{file} changed while it was read; start again when nothing writes to it any more.")
+    return data if binary or b"\0" not in data else None
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable or remove it.") from error
 
 
 def _json_line(line: str, file: Path, number: int) -> str:

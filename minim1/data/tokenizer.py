@@ -43,6 +43,39 @@ def _byte_alphabet() -> dict[str, int]:
     return dict(pairs + [(chr(256 + i), byte) for i, byte in enumerate(others)])
 
 
+def _blank() -> Library:
+    """A byte-level BPE that has learnt nothing."""
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+    ])  # fmt: skip
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
+def _is_ours(library: Library) -> bool:
+    """Whether a tokenizer differs from one that has learnt nothing only by task symbols, vocabulary and merges.
+
+    With anything else in its file a text could be cut short, changed, or become a control token.
+    """
+    found, blank = json.loads(library.to_str()), json.loads(_blank().to_str())
+    reserved = [token["content"] for token in found["added_tokens"]]
+    vocabulary, alphabet = library.get_vocab(), _byte_alphabet().keys()
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    blank["added_tokens"] = [
+        {"id": i, "content": text, **plain, "special": i < len(CONTROL)} for i, text in enumerate(reserved)
+    ]
+    blank["model"] |= {name: found["model"].get(name) for name in ("vocab", "merges")}
+    return (
+        found == blank
+        and reserved[: len(CONTROL)] == list(CONTROL)
+        and sorted(vocabulary.values()) == list(range(len(vocabulary)))
+        and vocabulary.keys() >= alphabet
+        and all(set(text) <= alphabet for text in vocabulary.keys() - set(reserved))
+    )
+
+
 class Tokenizer:
     """Text -> ids and back. Make one with `train` or `from_file`.
 
@@ -98,12 +131,7 @@ class Tokenizer:
                     f"The task symbol {symbol!r} is empty, repeated or a control token, but each must be "
                     "a text of its own; rename it."
                 )
-        library = Library(models.BPE())
-        library.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ])  # fmt: skip
-        library.decoder = decoders.ByteLevel()
+        library = _blank()
         library.train_from_iterator(texts, trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=[AddedToken(t, special=True, normalized=False) for t in (*CONTROL, *symbols)],
@@ -128,8 +156,7 @@ class Tokenizer:
         damaged, or a tokenizer of something else."""
         path = Path(path)
         try:
-            spec = json.loads(path.read_text(encoding="utf-8"))
-            library = Library.from_str(json.dumps(spec))
+            library = Library.from_str(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(
                 f"The tokenizer {path} cannot be read ({error.strerror}); give the path of a tokenizer.json."
@@ -138,15 +165,7 @@ class Tokenizer:
             raise UserError(
                 f"{path} is not a readable tokenizer.json ({error}); restore it or train a new one."
             ) from error
-        added = [(token["id"], token["content"]) for token in spec["added_tokens"]]
-        vocabulary = library.get_vocab()
-        ours = (
-            [text for _, text in added[: len(CONTROL)]] == list(CONTROL)
-            and [i for i, _ in added] == list(range(len(added)))
-            and sorted(vocabulary.values()) == list(range(len(vocabulary)))
-            and vocabulary.keys() >= _byte_alphabet().keys()
-        )
-        if not ours:
+        if not _is_ours(library):
             raise UserError(
                 f"{path} is a tokenizer, but not one of minim1 (whose first {len(CONTROL)} tokens are M1's "
                 "template); use the tokenizer.json of a minim1 run."
@@ -182,7 +201,13 @@ class Tokenizer:
 
     def decode(self, ids) -> str:
         """The text of the ids; control tokens appear as their text. Bytes that are not valid UTF-8
-        (a model may cut a character in two) become U+FFFD."""
+        (a model may cut a character in two) become U+FFFD. Raises `UserError` for ids outside the vocabulary."""
+        ids = list(ids)
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise UserError(
+                f"The ids reach from {min(ids)} to {max(ids)}, but this tokenizer has only 0 to {self.vocab_size - 1}; "
+                "decode with the tokenizer of the model that wrote them."
+            )
         return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="replace")
 
     def decode_completion(self, ids) -> str:

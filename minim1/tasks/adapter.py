@@ -1,11 +1,13 @@
 """Any task of the `reasoning-gym` package (an extra) behind this package's interface."""
 
+import math
 from difflib import get_close_matches
 
 from minim1.errors import UserError
 from minim1.tasks.base import Problem, Task, Verdict, parse_completion
 
 ADAPTED = "reasoning-gym/"  # what the names of adapted families begin with
+EVALUATING = {"eval", "exec", "parse_expr", "sympify", "score_answer"}  # the last: hands the answer on to another judge
 
 
 def reasoning_gym_task(name: str, *, partial_credit: bool = False, **config) -> "ReasoningGymTask":
@@ -14,10 +16,13 @@ def reasoning_gym_task(name: str, *, partial_credit: bool = False, **config) -> 
     The problems are ordinary text, there is no worked trace, and difficulty is a matter of
     `config` (the knob `difficulty` is always 0). The dataset's own `score_answer` judges. It may
     give partial credit for a wrong answer that contains the right one, so the reward is 1 for a
-    full score and else 0, unless `partial_credit`. Some of these judges evaluate the answer as an
-    expression: treat what they are given with the care due to any program run.
+    full score and else 0, unless `partial_credit`.
 
-    Raises `UserError` when the package is missing, the dataset unknown or `config` refused.
+    Some of these judges hand the answer to `eval` or to sympy's parser, which is `eval` too: what a
+    model wrote would be run as a program. Such datasets are refused (`EVALUATING` are the names by
+    which a judge is known). The other judges are that package's code, and are trusted.
+
+    Raises `UserError` when the package is missing, the dataset unknown or refused, or `config` is.
 
         task = reasoning_gym_task("leg_counting", max_animals=3)
         task.sample(seed=0).prompt
@@ -54,6 +59,11 @@ class ReasoningGymTask(Task):
             self._judge = self._create(0)
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"reasoning-gym refuses {config} for {dataset!r}: {error}") from error
+        if found := EVALUATING.intersection(self._judge.score_answer.__code__.co_names):
+            raise UserError(
+                f"reasoning-gym's judge of {dataset!r} uses {min(found)}, which could run a model's answer as a program; "
+                "choose another dataset."
+            )
 
     def _draw(self, rng, difficulty):
         entry = self._create(rng.getrandbits(31))[0]
@@ -74,7 +84,7 @@ class ReasoningGymTask(Task):
 
     def verify(self, problem, completion):
         """`parts`: `format`, `correct`, the dataset's `score`, and `refused` (1 when its judge
-        raised instead of scoring: some do on answers that they cannot read)."""
+        raised, or gave no finite number: some do on answers that they cannot read)."""
         parsed = parse_completion(completion)
         legal, score, refused = parsed.well_formed and parsed.answer != "", 0.0, False
         if legal:
@@ -82,6 +92,8 @@ class ReasoningGymTask(Task):
                 score = float(self._judge.score_answer(parsed.answer, problem.data["entry"]))
             except Exception:  # another package's code on a model's text: no answer may end a run
                 refused = True
+            if not math.isfinite(score):
+                score, refused = 0.0, True
         right = score >= 1
         parts = {"format": legal, "correct": right, "score": score, "refused": refused}
         reward = min(max(score, 0.0), 1.0) if self.partial_credit else float(right)

@@ -7,15 +7,18 @@ model can read. Format: M1's function-call guide (JSON lines in `<tools>` and `<
 
 import json
 import re
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from minim1.errors import UserError
 from minim1.tasks.base import format_completion
 
 BLOCK, END_BLOCK = "<tool_calls>\n", "</tool_calls>"
 TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+LARGEST = 2**53  # of numbers: beyond it not every JSON reader knows whole numbers apart (RFC 8259, section 6)
 
 
 class ToolMistake(Exception):
@@ -27,13 +30,21 @@ class Tool:
     """A function on offer.
 
     `parameters`: JSON schema of an object, `{"type": "object", "properties": {name: {"type": ...}}, "required": []}`;
-    types are those of `TYPES`, and a property may have an `enum`. `function(**arguments) -> str`.
+    types are those of `TYPES`, else UserError, and a property may have an `enum`. `function(**arguments) -> str`.
     """
 
     name: str
     description: str
     parameters: dict
     function: Callable[..., str]
+
+    def __post_init__(self) -> None:
+        for name, schema in self.parameters.get("properties", {}).items():
+            if schema.get("type") not in TYPES:
+                raise UserError(
+                    f"The argument {name} of the tool {self.name} has the type {schema.get('type')!r}, which cannot be "
+                    f"checked; choose one of {', '.join(TYPES)}."
+                )
 
     def declare(self) -> dict:
         """The tool as `render_chat(tools=...)` and M1's `<tools>` block want it."""
@@ -75,20 +86,25 @@ def check_arguments(schema: Mapping, arguments: Mapping) -> str | None:
         if name not in properties:
             return f"There is no argument {name!r:.40}; there are {', '.join(properties) or 'none'}."
         kind, choices = properties[name].get("type"), properties[name].get("enum")
-        fits = isinstance(value, TYPES.get(kind, object)) and (kind == "boolean" or not isinstance(value, bool))
+        fits = isinstance(value, TYPES.get(kind, ())) and (kind == "boolean" or not isinstance(value, bool))
         if not fits:
             return f"The argument {name} is {value!r:.40}, but must be of type {kind}."
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN too
+            return f"The argument {name} is {value!r:.40}, but must be a number of at most {LARGEST} in size."
         if choices is not None and value not in choices:
             return f"The argument {name} is {value!r:.40}, but must be one of {', '.join(map(str, choices))}."
     return None
 
 
 def run_call(tools: Sequence[Tool], call: Mapping) -> ToolResult:
-    """Run one call `{"name", "arguments"}` if it fits one of `tools`; never raises for what a model wrote."""
+    """Run one call as `parse_tool_calls` gives it if it fits one of `tools`; never raises for what a model wrote.
+
+    The result of a tool that does not exist has no name: the model's own text would stand in the tool's sentence.
+    """
     tool = next((tool for tool in tools if tool.name == call["name"]), None)
     if tool is None:
         there_are = ", ".join(tool.name for tool in tools) or "none"
-        return ToolResult(call["name"], f"error: There is no tool {call['name']!r:.40}; there are {there_are}.", False)
+        return ToolResult("", f"error: There is no tool {call['name']!r:.40}; there are {there_are}.", False)
     problem = check_arguments(tool.parameters, call["arguments"])
     if problem is None:
         try:
@@ -116,7 +132,7 @@ LENGTH, DEPTH, DIGITS = (
     20,
     30,
 )  # limits: characters and nested brackets of an expression, digits of any number in it
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])")
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])", re.ASCII)
 
 
 def calculate(expression: str) -> str:
@@ -130,8 +146,8 @@ def calculate(expression: str) -> str:
     """
     if len(expression) > LENGTH:
         raise ToolMistake(f"The expression has {len(expression)} characters, but at most {LENGTH} are read.")
-    tokens, at = [], 0
-    while at < len(expression.rstrip()):
+    tokens, at, expression = [], 0, expression.rstrip(string.whitespace)
+    while at < len(expression):
         found = _TOKEN.match(expression, at)
         if found is None:
             raise ToolMistake(f"The expression cannot be read from {expression[at:].strip()[:20]!r} on.")

@@ -247,11 +247,11 @@ def load(path: str | Path = "shipped", *, parts: ModelParts = ModelParts(), devi
     Raises: UserError for a missing, damaged or foreign checkpoint.
     """
     folder = find_run(path)
+    tensors = read_model_file(folder)
     config = M1Config.load(folder / "config.json")
     run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     if run.get("format", FORMAT) != FORMAT:
         raise UserError(f"{folder} has format {run['format']!r}; this version of minim1 reads format {FORMAT}")
-    tensors = read_model_file(folder)
     with torch.device("meta"):  # a config may ask for more memory than there is
         check_weights(MiniM1(config), tensors, folder / "model.safetensors")
     model = MiniM1(config, parts)

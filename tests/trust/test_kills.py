@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork ser
 def processes():
     """A context whose processes begin with everything imported: half a minute for a hundred of them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["minim1.train.pipeline"])
+    context.set_forkserver_preload(["minim1.train.pipeline", "pytest"])
     return context
 
 
@@ -100,13 +100,13 @@ def whole(recipe, tmp_path_factory):
 
 def test_killed_at_random_moments(processes, recipe, whole, tmp_path, tries, tally, capfd):
     expected, seconds = whole
-    kills, rng, run = 0, random.Random(0), 0
-    while kills < tries(10, 200):
+    kills, rng, run, patience = 0, random.Random(0), 0, 1.2 * seconds
+    while kills < tries(6, 200):
         out, told, floor = tmp_path / str(run), tmp_path / f"told {run}", {}
         while True:
             process = processes.Process(target=train, args=(job(recipe, out), told))
             process.start()
-            process.join(timeout=rng.uniform(0.05, 0.7 * seconds))
+            process.join(timeout=rng.uniform(0.05, patience))
             if process.exitcode is not None:
                 assert process.exitcode == 0
                 break
@@ -114,7 +114,10 @@ def test_killed_at_random_moments(processes, recipe, whole, tmp_path, tries, tal
             process.join()
             kills += 1
             tally("kills survived")
+            before = dict(floor)
             assert_nothing_lost(out, told, floor)
+            if floor == before:  # a busy machine: else it might never get further
+                patience *= 1.1
         assert_same(ends(out), expected)
         assert not list(out.rglob("*.part"))
         run += 1
@@ -155,7 +158,7 @@ def die_at(the_job, told, point: int) -> None:
 
 def test_killed_at_every_point_of_its_saves(processes, recipe, whole, tmp_path, tries, tally):
     """One run, killed again and again a little later; everyday at some of the points."""
-    point, step, run, finished = 0, tries(23, 1), 0, False
+    point, step, run, finished = 0, tries(41, 1), 0, False
     while not finished:
         out, told = tmp_path / str(run), tmp_path / f"told {run}"
         process = processes.Process(target=die_at, args=(job(recipe, out), told, point))
@@ -170,4 +173,4 @@ def test_killed_at_every_point_of_its_saves(processes, recipe, whole, tmp_path, 
         assert_same(ends(out), whole[0])
         assert not list(out.rglob("*.part"))
         point, run = point + step, run + 1
-    assert run > tries(5, 100)
+    assert run > tries(3, 100)

@@ -9,6 +9,7 @@ solutions/ is the source of the exercises; chapters/ is its own source.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from minim1.course.look import PLOTLY
 from minim1.course.notebooks.chapters import code_hash, execute
 from minim1.course.notebooks.exercises import CARD, blank, complete, leaks
 from minim1.course.notebooks.form import SVG, all_outputs, normalise, read, root, to_text
+from minim1.course.work import read_json
 from minim1.errors import UserError
 
 MOST_BYTES = 1_500_000
@@ -83,14 +85,14 @@ def _exercise(solution: Path) -> Path:
 
 def _write_timing(path: Path, timing: dict) -> None:
     """Keep what was measured beside the chapters: in them it would make two runs differ."""
-    known = {stem: entry for stem, entry in _timings(path).items() if (path.parent / f"{stem}.ipynb").exists()}
+    known = {stem: entry for stem, entry in _timings(path).items() if os.path.exists(path.parent / f"{stem}.ipynb")}
     text = json.dumps(known | {path.stem: timing}, indent=1, sort_keys=True)
     (path.parent / "timing.json").write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def _timings(path: Path) -> dict[str, dict]:
-    file = path.parent / "timing.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """By the name of the notebook; {} where the file is not there, or somebody has damaged it."""
+    return {stem: entry for stem, entry in read_json(path.parent / "timing.json").items() if isinstance(entry, dict)}
 
 
 def solution_problems(path: Path) -> list[str]:
@@ -165,7 +167,7 @@ def _dead_links(path: Path) -> list[str]:
             continue
         for match in LINK.finditer(re.sub(r"```.*?```|`[^`\n]*`", "", cell["source"], flags=re.DOTALL)):
             target = (match[1] or match[2]).split("#")[0]
-            if target and not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
+            if target and not re.match(r"[a-z]+:", target) and not os.path.exists(path.parent / target):
                 found.append(f"{path.parent.name}/{path.name}, cell {cell['id']}, links to {target}, which is nowhere")
     return found
 

@@ -35,10 +35,12 @@ def read(path: Path) -> dict:
     import nbformat
 
     try:
-        return nbformat.reads(Path(path).read_text(encoding="utf-8"), as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
-        raise UserError(f"{path} cannot be read as a notebook ({str(error).splitlines()[0]}); "
-                        "expected a valid .ipynb") from None
+        notebook = nbformat.reads(Path(path).read_text(encoding="utf-8"), as_version=4)
+        nbformat.validate(notebook)  # ids, metadata and outputs of the right form; `reads` only logs it
+        return notebook
+    except Exception as error:  # what nbformat stumbles over, it raises as it comes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a notebook ({reason}); expected a valid .ipynb") from None
 
 
 def to_text(notebook: dict) -> str:
