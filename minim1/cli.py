@@ -42,8 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        how = " --micro-rows or --workers; what was saved is intact: go on with --resume" if hasattr(arguments, "resume") else "."
-        print(f"minim1: the memory of this machine is not enough ({str(error).splitlines()[0]}); take less{how}", file=sys.stderr)
+        why = str(error).partition("\n")[0] or type(error).__name__
+        how = "take less --micro-rows or --workers; what was saved is intact: go on with --resume"
+        how = how if hasattr(arguments, "resume") else "ask for less at once"
+        print(f"minim1: the memory of this machine is not enough ({why}); {how}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         how = "; go on from the last save, if there was one, with --resume" if hasattr(arguments, "resume") else ""
