@@ -65,6 +65,9 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(said in str(error) for said in ("out of memory", "can't allocate memory"))
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, except that a mistake is one sentence like any other."""
 
@@ -119,9 +122,9 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("export", help="write a model for other programs, in the format of transformers or of MiniMax-M1")
     verb.add_argument("run", nargs="?", default="shipped", help="run folder; default: the model in the package")
-    verb.add_argument("--to", required=True, help="hf (transformers) or m1 (programs that run MiniMax-M1)")
+    verb.add_argument("--to", required=True, choices=("hf", "m1"), help="for transformers, or for what runs MiniMax-M1")
     verb.add_argument("--out", required=True, metavar="DIR", help="new folder")
-    verb.add_argument("--dtype", default="fp32", help="of the weights: fp32 or bf16")
+    verb.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"), help="of the weights")
     verb.set_defaults(function=_export)
 
     verb = verbs.add_parser("import", help="make a run folder of an exported model")
@@ -190,14 +193,35 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name not in available:
-        raise UserError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
     if not available[name]:
         raise UserError(f"device {name!r} is not available here; use --device cpu")
     return name
 
 
+def _check_options(arguments) -> None:
+    """Settings that no model is needed to judge, before torch is imported: a slip is told at once."""
+    from minim1.tasks import get_task
+    from minim1.train.files import find_run
+    from minim1.train.recipes import recipe
+    from minim1.train.settings import check_policy_loss
+
+    chosen = recipe(arguments.preset or "nano", arguments.seed)
+    for stage in arguments.stages:
+        _stage(getattr(chosen, stage), stage, arguments)
+    for family in getattr(arguments, "families", None) or ():
+        get_task(family)
+    if "rl" in arguments.stages:
+        check_policy_loss(arguments.loss)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}; it must be at least 1")
+    if arguments.device not in DEVICES:
+        raise UserError(f"unknown device {arguments.device!r}; choose {', '.join(DEVICES)}")
+    if getattr(arguments, "start_from", None) is not None:
+        find_run(arguments.start_from)
+
+
 def _train(arguments) -> None:
+    _check_options(arguments)
     from minim1 import workers
     from minim1.report.card import to_markdown, write_report
     from minim1.train import pipeline
@@ -212,8 +236,6 @@ def _train(arguments) -> None:
     count = arguments.workers if arguments.workers is not None else workers.default_count(torch.device(device))
     if process and arguments.workers is not None:
         raise UserError(f"--workers is {count}, but torchrun has started {process.size} processes already; leave it out")
-    if count < 1:
-        raise UserError(f"--workers is {count}; it must be at least 1")
     first = process is None or process.rank == 0
     if first:  # others would find what it has begun
         _check_out(job, arguments)
@@ -238,7 +260,7 @@ def _job(arguments, device: str):
     from minim1.config import M1Config
     from minim1.parts import Parts
     from minim1.train import pipeline
-    from minim1.train.checkpoint import find_run
+    from minim1.train.files import find_run
     from minim1.train.recipes import recipe
 
     start = getattr(arguments, "start_from", None)
@@ -297,6 +319,9 @@ def _check_out(job, arguments) -> None:
 
 
 def _load(arguments):
+    from minim1.train.files import find_run
+
+    find_run(arguments.run)  # before torch is imported
     from minim1.model.parts import ModelParts
     from minim1.parts import find_part
     from minim1.train.checkpoint import load
@@ -318,9 +343,6 @@ def _learners_own(folder: str, kind: type, quiet: bool = False) -> dict[str, str
 
 
 def _eval(arguments) -> None:
-    from minim1.data.corpus import encode_corpus, load_corpus
-    from minim1.data.packing import heldout_windows
-    from minim1.evaluate import bits_per_byte, evaluate, task_sampling
     from minim1.tasks import get_task
     from minim1.train.recipes import FAMILIES
 
@@ -330,6 +352,10 @@ def _eval(arguments) -> None:
     if arguments.problems < 1:
         raise UserError(f"--problems is {arguments.problems}; it must be at least 1")
     model, tokenizer, _ = _load(arguments)
+    from minim1.data.corpus import encode_corpus, load_corpus
+    from minim1.data.packing import heldout_windows
+    from minim1.evaluate import bits_per_byte, evaluate, task_sampling
+
     sampling = task_sampling(
         tokenizer, max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature,
         thinking_budget=arguments.budget,
@@ -351,9 +377,9 @@ def _eval(arguments) -> None:
 
 
 def _chat(arguments) -> None:
+    model, tokenizer, _ = _load(arguments)
     from minim1 import chat
 
-    model, tokenizer, _ = _load(arguments)
     settings = chat.Settings(arguments.temperature, arguments.max_new_tokens, not arguments.no_think, arguments.budget,
                              arguments.seed)
     if arguments.prompt is None:
@@ -376,7 +402,7 @@ def _count(arguments) -> None:
 
 def _report(arguments) -> None:
     from minim1.report import card, seeds
-    from minim1.train.checkpoint import write_json
+    from minim1.train.files import write_json
 
     if len(arguments.runs) == 1:
         result, text = card.write_report(arguments.runs[0]), card.to_markdown
@@ -388,6 +414,9 @@ def _report(arguments) -> None:
 
 
 def _export(arguments) -> None:
+    from minim1.train.files import find_run
+
+    find_run(arguments.run)  # a slip is told before torch is imported
     from minim1 import interop
 
     print(interop.export(arguments.run, arguments.out, arguments.to, arguments.dtype))

@@ -90,7 +90,7 @@ def tiny_recipe(corpus_folder):
     """The smoke recipe, smaller still: all three stages in about a second."""
     from dataclasses import replace
 
-    from minim1.train.batches import Mixture
+    from minim1.train.settings import Mixture
     from minim1.train.recipes import smoke
 
     base, mixture = smoke(), Mixture(1, {"pair": 1, "add": 1, "sort": 1, "recall": 1}, 128)

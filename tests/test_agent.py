@@ -9,7 +9,7 @@ from minim1.tasks.errands import ERRANDS
 from minim1.tasks.tools import format_turn, lookup_tool
 from minim1.train.agent import AgentTrainer
 from minim1.train.losses import token_logprobs
-from minim1.train.rl import RLConfig
+from minim1.train.settings import RLConfig
 
 QUESTION = {"role": "user", "content": "follow a"}
 CALL = {"name": "lookup", "arguments": {"key": "a"}}

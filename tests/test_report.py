@@ -7,7 +7,8 @@ import pytest
 from minim1.errors import UserError
 from minim1.report import card, seeds
 from minim1.report.ship import LIMIT
-from minim1.train.checkpoint import SHIPPED, load
+from minim1.train.checkpoint import load
+from minim1.train.files import SHIPPED
 
 FAMILIES = ("pair", "add")
 

@@ -18,10 +18,11 @@ from minim1.model.moe import expert_load
 from minim1.parts import Parts, learners_own
 from minim1.report.card import report_card, to_markdown
 from minim1.report.experiments import stored
-from minim1.train.checkpoint import RunFolder, find_run, load, read_json, write_whole
-from minim1.train.optim import OptimConfig
+from minim1.train.checkpoint import RunFolder, load
+from minim1.train.files import find_run, read_json, write_whole
 from minim1.train.recipes import FAMILIES, STAGES, recipe
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 FORMAT_BAR, RECALL_BAR, BUSIEST_BAR, GAP_BAR = 0.95, 0.95, 0.45, 1e-3
 

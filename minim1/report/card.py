@@ -4,7 +4,8 @@ from pathlib import Path
 
 from minim1.errors import UserError
 from minim1.report.palette import COLOURS
-from minim1.train.checkpoint import RunFolder, read_json, write_json, write_whole
+from minim1.train.checkpoint import RunFolder
+from minim1.train.files import read_json, write_json, write_whole
 from minim1.train.pipeline import one_line, stage_result
 from minim1.train.recipes import STAGES
 

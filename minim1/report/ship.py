@@ -12,7 +12,8 @@ import torch
 
 from minim1.errors import UserError
 from minim1.report.card import report_card
-from minim1.train.checkpoint import SHIPPED, RunFolder, load, save_model, write_json
+from minim1.train.checkpoint import RunFolder, load, save_model
+from minim1.train.files import SHIPPED, write_json
 from minim1.train.recipes import STAGES
 
 LIMIT = 5_000_000  # bytes

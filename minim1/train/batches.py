@@ -1,7 +1,6 @@
 """What each step reads: batches of pretraining and SFT as pure functions of (seed, step)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from minim1.data.chat import encode_chat
 from minim1.data.corpus import TokenStream
@@ -9,15 +8,7 @@ from minim1.data.packing import Batch, pack_documents, step_seed, text_rows
 from minim1.data.tokenizer import Tokenizer
 from minim1.tasks import get_task
 from minim1.tasks.base import Demonstration
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """One step's reading: `text_rows` windows of text and so many documents of each family, in rows of `length`."""
-
-    text_rows: int = 12
-    documents: dict[str, int] = field(default_factory=lambda: {"pair": 28, "add": 20, "sort": 6, "recall": 10})
-    length: int = 256
+from minim1.train.settings import Mixture
 
 
 def demonstration_ids(tokenizer: Tokenizer, demonstration: Demonstration, *, supervise_all: bool):

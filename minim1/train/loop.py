@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -18,20 +17,9 @@ from minim1.model.moe import expert_load
 from minim1.parts import Parts
 from minim1.train.checkpoint import RunFolder
 from minim1.train.losses import LossOutput
-from minim1.train.optim import OptimConfig, Optimizer
+from minim1.train.optim import Optimizer
+from minim1.train.settings import StageConfig
 from minim1.workers import Workers
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """Length and rhythm of a stage. `micro_rows` rows go through the model at once, on each worker."""
-
-    steps: int = 1000
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    micro_rows: int = 64
-    save_every: int = 200
-    log_every: int = 10
-    seed: int = 0
 
 
 class StopSignal:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minim1.errors import UserError
+from minim1.train.settings import check_policy_loss
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,7 @@ def grpo_loss(
     return LossOutput(loss, _policy_metrics(ratio, clipped, mask, total_tokens))
 
 
-POLICY_LOSSES = {
-    "cispo": cispo_loss, "grpo": grpo_loss, "dapo": dapo_loss, "ppo": ppo_loss, "reinforce": reinforce_loss,
-}
-
-
 def policy_loss(name: str):
     """The policy loss of a name; `UserError` lists the names."""
-    if name not in POLICY_LOSSES:
-        raise UserError(f"unknown policy loss {name!r}; choose one of {', '.join(POLICY_LOSSES)}")
-    return POLICY_LOSSES[name]
+    check_policy_loss(name)
+    return globals()[f"{name}_loss"]

@@ -2,32 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from minim1.errors import UserError
+from minim1.train.settings import OptimConfig
 from minim1.workers import Workers
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW as M1 uses it (betas 0.9/0.95, eps 1e-15: report §3.2; weight decay 0.1: MiniMax-01 report §4.2).
-
-    With gradients around 1e-14 an eps of 1e-8 would throttle every update to nothing. The shares of warm-up and
-    decay are ours.
-    """
-
-    learning_rate: float = 3e-3
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-15
-    weight_decay: float = 0.1
-    clip: float = 1.0  # largest global gradient norm
-    warmup: float = 0.03
-    decay: float = 0.5
-    final: float = 0.05
-    autocast: str | None = None  # "bfloat16" or None
 
 
 class Diverged(UserError):

@@ -23,9 +23,8 @@ from minim1.model.decoder import MiniM1
 from minim1.parts import Parts, find_part
 from minim1.tasks import SYMBOLS, get_task
 from minim1.train.batches import Batches
-from minim1.train.checkpoint import (
-    RunFolder, load_weights, make_folder, read_json, read_model_file, write_json, write_whole,
-)
+from minim1.train.checkpoint import RunFolder, load_weights, read_model_file
+from minim1.train.files import make_folder, read_json, write_json, write_whole
 from minim1.train.loop import Stage, Trainer
 from minim1.train.losses import policy_loss
 from minim1.train.recipes import FAMILIES, STAGES, Recipe

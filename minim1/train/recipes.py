@@ -4,10 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from minim1.config import M1Config, preset
 from minim1.errors import UserError
-from minim1.train.batches import Mixture
-from minim1.train.loop import StageConfig
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig
+from minim1.train.settings import Mixture, OptimConfig, RLConfig, StageConfig
 
 STAGES = ("pretrain", "sft", "rl")
 FAMILIES = ("pair", "add", "sort", "recall")

@@ -4,7 +4,7 @@ prompts -> generate -> rewards -> advantages -> updates. P prompts, G samples pe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,50 +20,7 @@ from minim1.tasks.base import Problem
 from minim1.tasks.rewards import overlong_penalty
 from minim1.train.loop import Stage
 from minim1.train.losses import LossOutput, token_logprobs_and_entropy
-from minim1.train.optim import OptimConfig
-
-
-@dataclass(frozen=True)
-class RLConfig:
-    """A stage of `steps` rollout batches, each used for `updates_per_rollout` optimiser steps.
-
-    From the report: 16 updates per rollout batch, no KL term, groups without reward variance dropped, an overlong
-    penalty (report §3.1), truncation of repetitions (§3.2). Learning rate, group size, temperature and the cap on
-    the importance weight are unpublished: ours.
-    """
-
-    steps: int = 32
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=6e-5, weight_decay=0.0, decay=1.0))
-    families: tuple[str, ...] = ("pair",)
-    prompts_per_rollout: int = 32
-    samples_per_prompt: int = 16
-    updates_per_rollout: int = 16
-    policy_options: dict = field(default_factory=dict)  # keywords of the policy loss, e.g. {"max_weight": 5.0}
-    temperature: float = 1.0
-    max_new_tokens: int = 72
-    overlong_buffer: int = 16
-    repetition_window: int = 48
-    micro_rows: int = 128
-    save_every: int = 10
-    log_every: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise UserError(f"temperature is {self.temperature}; RL samples, so it must be above 0")
-        if self.samples_per_prompt < 2:
-            raise UserError(
-                f"samples_per_prompt is {self.samples_per_prompt}; advantages compare answers, so at least 2"
-            )
-        if not 0 <= self.overlong_buffer <= self.max_new_tokens:
-            raise UserError(
-                f"overlong_buffer is {self.overlong_buffer}; it must lie between 0 and max_new_tokens = {self.max_new_tokens}"
-            )
-        if self.updates_per_rollout < 1 or self.prompts_per_rollout < 1:
-            raise UserError(
-                f"prompts_per_rollout is {self.prompts_per_rollout} and updates_per_rollout {self.updates_per_rollout}; "
-                "both must be at least 1"
-            )
+from minim1.train.settings import RLConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from minim1.course import capstone
 from minim1.errors import UserError
 from minim1.report import faults
 from minim1.report.experiments import stored
-from minim1.train.checkpoint import SHIPPED, RunFolder, read_json
+from minim1.train.checkpoint import RunFolder
+from minim1.train.files import SHIPPED, read_json
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from minim1.report.claims import stability
 from minim1.report.experiments import adam, mismatch, repetition, rounded, sft
 from minim1.tasks import get_task
 from minim1.tasks.pair import WAIT
-from minim1.train.checkpoint import SHIPPED
+from minim1.train.files import SHIPPED
 
 
 def result(experiment, runs):

@@ -18,11 +18,11 @@ import minim1
 from minim1.errors import UserError
 from minim1.report.ship import ship_stage
 from minim1.train import checkpoint
-from minim1.train.checkpoint import (
-    SHIPPED, RunFolder, find_run, from_checkpoint, load, save_model, to_checkpoint, write_whole,
-)
+from minim1.train.checkpoint import RunFolder, from_checkpoint, load, save_model, to_checkpoint
+from minim1.train.files import SHIPPED, find_run, write_whole
 from minim1.train.losses import LossOutput
-from minim1.train.optim import OptimConfig, Optimizer
+from minim1.train.optim import Optimizer
+from minim1.train.settings import OptimConfig
 
 
 def parameters(model):

@@ -14,9 +14,9 @@ from minim1.errors import UserError
 from minim1.evaluate import bits_per_byte, evaluate, task_sampling
 from minim1.model.decoder import MiniM1
 from minim1.tasks import SYMBOLS
-from minim1.train.loop import StageConfig, Trainer
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import Experience, RLConfig, RLTrainer
+from minim1.train.loop import Trainer
+from minim1.train.rl import Experience, RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig, StageConfig
 from minim1.workers import Workers
 
 INTERRUPT = signal.getsignal(signal.SIGINT)  # when this module is imported, in a worker before its function is called

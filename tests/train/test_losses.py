@@ -8,9 +8,18 @@ import torch
 
 from minim1.errors import UserError
 from minim1.train.losses import (
-    POLICY_LOSSES, cispo_loss, dapo_loss, group_advantages, grpo_loss, next_token_loss, policy_loss, ppo_loss,
-    reinforce_loss, token_logprobs, token_logprobs_and_entropy,
+    cispo_loss,
+    dapo_loss,
+    group_advantages,
+    grpo_loss,
+    next_token_loss,
+    policy_loss,
+    ppo_loss,
+    reinforce_loss,
+    token_logprobs,
+    token_logprobs_and_entropy,
 )
+from minim1.train.settings import POLICY_LOSSES
 
 LOSSES = sorted(POLICY_LOSSES)
 
@@ -31,7 +40,7 @@ def experience(drift=0.7, seed=0, dtype=torch.float64):
 def call(name, batch, **options):
     mask = batch[3]
     totals = dict(total_tokens=float(mask.sum()), total_sequences=float(len(mask)))
-    return POLICY_LOSSES[name](*batch, **(totals | options))
+    return policy_loss(name)(*batch, **(totals | options))
 
 
 def gradient(output, leaf):
@@ -241,7 +250,7 @@ def test_any_split_into_micro_batches_gives_the_gradient_of_the_whole(name, spli
     added, sums = torch.zeros_like(expected), {}
     for rows in split:
         width = max(2, int(mask[rows].any(0).nonzero().max()) + 1 if mask[rows].any() else 2)  # cut to the longest
-        piece = POLICY_LOSSES[name](*(x[rows, :width] for x in batch), **totals)
+        piece = policy_loss(name)(*(x[rows, :width] for x in batch), **totals)
         added += gradient(piece, logprobs)
         for key, value in piece.metrics.items():
             sums[key] = max(sums[key], value.item()) if key.endswith("_max") and key in sums else (

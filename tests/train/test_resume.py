@@ -14,12 +14,13 @@ from minim1.data.corpus import encode_corpus
 from minim1.errors import Interrupted, UserError
 from minim1.parts import Parts
 from minim1.train import pipeline
-from minim1.train.batches import Batches, Mixture
+from minim1.train.batches import Batches
 from minim1.train.checkpoint import RunFolder, load, read_tensors
-from minim1.train.loop import StageConfig, StopSignal, Trainer
+from minim1.train.loop import StopSignal, Trainer
 from minim1.train.losses import LossOutput, next_token_loss
-from minim1.train.optim import Diverged, OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.optim import Diverged
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import Mixture, OptimConfig, RLConfig, StageConfig
 from minim1.workers import Workers
 
 TIMES = {"seconds", "tokens_per_second"}

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from minim1.train.losses import LossOutput
-from minim1.train.optim import Diverged, OptimConfig, Optimizer
+from minim1.train.optim import Diverged, Optimizer
 from minim1.train.schedule import warmup_stable_decay
+from minim1.train.settings import OptimConfig
 
 FLAT = dict(schedule=lambda step, total, **shape: 1.0)
 

@@ -13,13 +13,14 @@ from minim1.errors import UserError
 from minim1.generation import sample_token
 from minim1.parts import Parts
 from minim1.tasks import TASKS, held_out, verifier_reward
-from minim1.train.batches import Batches, Mixture, demonstration_ids
-from minim1.train.loop import StageConfig, Trainer
 from minim1.train import rl as rl_module
+from minim1.train.batches import Batches, demonstration_ids
+from minim1.train.loop import Trainer
 from minim1.train.losses import LossOutput, cispo_loss, group_advantages, grpo_loss, next_token_loss
-from minim1.train.optim import Diverged, OptimConfig
-from minim1.train.rl import Experience, RLConfig, RLTrainer, pack_rows
+from minim1.train.optim import Diverged
+from minim1.train.rl import Experience, RLTrainer, pack_rows
 from minim1.train.schedule import warmup_stable_decay
+from minim1.train.settings import Mixture, OptimConfig, RLConfig, StageConfig
 from minim1.workers import Workers
 
 FAMILIES = tuple(TASKS)

@@ -17,10 +17,10 @@ from minim1.config import M1Config
 from minim1.data.packing import Batch
 from minim1.model.decoder import MiniM1
 from minim1.train.checkpoint import RunFolder
-from minim1.train.loop import StageConfig, Trainer
+from minim1.train.loop import Trainer
 from minim1.train.losses import cispo_loss, next_token_loss, token_logprobs
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import Experience, RLConfig, RLTrainer
+from minim1.train.rl import Experience, RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig, StageConfig
 from minim1.workers import Workers
 
 ROWS, TIME, VOCAB = 7, 24, 60

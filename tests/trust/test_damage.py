@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from minim1.errors import UserError
-from minim1.train.checkpoint import RunFolder, load, read_json, read_tensors, save_model, write_json, write_tensors
+from minim1.train.checkpoint import RunFolder, load, read_tensors, save_model, write_tensors
+from minim1.train.files import read_json, write_json
 from minim1.train.losses import LossOutput
-from minim1.train.optim import OptimConfig, Optimizer
+from minim1.train.optim import Optimizer
+from minim1.train.settings import OptimConfig
 
 FILES = ("model.safetensors", "state.safetensors", "config.json", "tokenizer.json")
 

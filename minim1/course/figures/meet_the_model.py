@@ -10,7 +10,8 @@ from minim1.course.look import COLOURS, style
 from minim1.evaluate import Score
 from minim1.model.count import count
 from minim1.tasks.base import Problem
-from minim1.train.checkpoint import SHIPPED, RunFolder, read_json
+from minim1.train.checkpoint import RunFolder
+from minim1.train.files import SHIPPED, read_json
 
 KINDS = ("lightning", "softmax")
 NOT_YET = "not yet run<br>on a GPU"

@@ -25,10 +25,10 @@ from minim1.model.decoder import MiniM1
 from minim1.parts import Parts
 from minim1.report.bench.harness import LIMITS, OURS, Comparison, Entry, Options, Skip, compare, gather
 from minim1.report.bench.models import Gradients, hf_model, in_fp64, model_config
-from minim1.train.checkpoint import SHIPPED
+from minim1.train.files import SHIPPED
 from minim1.train.losses import cispo_loss, token_logprobs
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import Experience, RLConfig, RLTrainer
+from minim1.train.rl import Experience, RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 MAX_WEIGHT = 5.0  # cap on the importance weight; TRL calls it epsilon_high
 ROLLOUTS = 32  # rollout batches with prompts of their own; TRL then begins again

@@ -8,7 +8,7 @@ from pathlib import Path
 from minim1.errors import UserError
 from minim1.report.claims import STRONGEST, Finding, Row
 from minim1.report.experiments import head, seeds
-from minim1.train.checkpoint import write_whole
+from minim1.train.files import write_whole
 
 TITLE = "The claims of the MiniMax-M1 report, measured at toy scale"
 Answer = tuple[Row, Finding, dict]  # a row, its finding, and the results behind it

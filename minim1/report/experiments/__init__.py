@@ -132,7 +132,7 @@ def rounded(value: object) -> object:
 
 def write_result(path: Path, result: dict) -> None:
     """Write a result whole: an interrupted run leaves the one before it."""
-    from minim1.train.checkpoint import write_whole
+    from minim1.train.files import write_whole
 
     text = json.dumps(result) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))

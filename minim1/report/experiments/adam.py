@@ -30,10 +30,11 @@ from minim1.data.tokenizer import Tokenizer
 from minim1.model.decoder import MiniM1
 from minim1.report.experiments import Experiment, runner, sft
 from minim1.tasks import get_task
-from minim1.train.checkpoint import SHIPPED
+from minim1.train.files import SHIPPED
 from minim1.train.losses import LossOutput, next_token_loss
-from minim1.train.optim import OptimConfig, Optimizer
+from minim1.train.optim import Optimizer
 from minim1.train.schedule import warmup_stable_decay
+from minim1.train.settings import OptimConfig
 
 STEPS, EVERY, DOCUMENTS, RATE = 150, 30, 8, 3e-3
 SMALL = 1e-11

@@ -19,9 +19,10 @@ from minim1.model.decoder import MiniM1
 from minim1.model.moe import dispatch, expert_load, load_balancing_loss, top_k_router
 from minim1.report.experiments import Experiment, head, runner, values
 from minim1.report.experiments import stored as stored_result
-from minim1.train.batches import Batches, Mixture
+from minim1.train.batches import Batches
 from minim1.train.checkpoint import load
 from minim1.train.losses import next_token_loss
+from minim1.train.settings import Mixture
 
 EXPERTS, PER_TOKEN = 8, 2
 ARMS = {  # name -> (coefficient, share of the steps after which it counts)

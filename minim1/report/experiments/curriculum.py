@@ -26,8 +26,8 @@ from minim1.report.experiments.policies import RATE
 from minim1.tasks import get_task
 from minim1.tasks.base import Problem
 from minim1.train.checkpoint import load
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 REASONING = "pair"
 DIFFICULTY = {"pair": 4, "add": 3, "sort": 4, "recall": 3}

@@ -22,8 +22,8 @@ from minim1.evaluate import task_sampling
 from minim1.report.experiments import Experiment, runner
 from minim1.tasks.desk import Desk, DeskAgent, make_desk, violations
 from minim1.train.checkpoint import load
-from minim1.train.loop import StageConfig, Trainer
-from minim1.train.optim import OptimConfig
+from minim1.train.loop import Trainer
+from minim1.train.settings import OptimConfig, StageConfig
 
 STEPS, DOCUMENTS, LENGTH, LEARNING_RATE = 150, 12, 512, 1.5e-3
 TAUGHT, ASKED = (1, 2), (1, 2, 4, 6)  # requests of a conversation

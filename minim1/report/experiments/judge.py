@@ -18,8 +18,8 @@ from torch import Tensor
 from minim1.report.experiments import Experiment, runner
 from minim1.report.experiments import stored as stored_result
 from minim1.train.checkpoint import load
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 BONUS = {"biased": 3.0, "watched": 3.0, "fair": 0.0}
 DETECTOR = {"window": 5, "min_growth": 0.05, "max_gain": 0.01}  # 128 answers a batch: mean lengths are noisy by a tenth

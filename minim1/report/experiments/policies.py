@@ -24,8 +24,8 @@ from minim1.report.experiments import stored as stored_result
 from minim1.tasks.pair import WAIT
 from minim1.train.checkpoint import load
 from minim1.train.losses import policy_loss as named_loss
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 ROLLOUTS, RATE = 12, 2e-5
 

@@ -36,9 +36,9 @@ from minim1.tasks.base import Demonstration, Problem
 from minim1.tasks.pair import NO, WAIT
 from minim1.train.batches import demonstration_ids
 from minim1.train.checkpoint import load
-from minim1.train.loop import StageConfig, Trainer
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.loop import Trainer
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig, StageConfig
 
 ROLLOUTS, PROMPTS, SAMPLES, TOKENS, WINDOW = 10, 16, 8, 128, RLConfig.repetition_window
 PLANT = {"steps": 20, "documents": 16, "one in": 4}

@@ -22,9 +22,9 @@ from minim1.data.tokenizer import Tokenizer
 from minim1.model.decoder import MiniM1
 from minim1.report.experiments import Experiment, head, runner, seeds, values
 from minim1.report.experiments import stored as stored_result
-from minim1.train.loop import StageConfig, Trainer
+from minim1.train.loop import Trainer
 from minim1.train.losses import next_token_loss
-from minim1.train.optim import OptimConfig
+from minim1.train.settings import OptimConfig, StageConfig
 
 WIDTHS, LAYERS = (16, 24, 32, 48, 64), 4  # three lightning layers, then one with softmax attention
 ROWS, LENGTH = 8, 256  # of a step

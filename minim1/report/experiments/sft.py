@@ -31,9 +31,9 @@ from minim1.tasks.base import Problem
 from minim1.tasks.pair import NO, WAIT, PairDemonstrator
 from minim1.train.batches import demonstration_ids
 from minim1.train.checkpoint import load
-from minim1.train.loop import StageConfig, Trainer
+from minim1.train.loop import Trainer
 from minim1.train.losses import next_token_loss
-from minim1.train.optim import OptimConfig
+from minim1.train.settings import OptimConfig, StageConfig
 
 STEPS, EVERY, LENGTH, LEARNING_RATE = 40, 10, 256, 1.5e-3
 DOCUMENTS = {"pair": 32, "add": 8}  # a step

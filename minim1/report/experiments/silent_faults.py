@@ -17,8 +17,9 @@ from minim1.parts import Parts
 from minim1.report.experiments import Experiment, head, runner, seeds, values
 from minim1.report.experiments import stored as stored_result
 from minim1.report.faults import FAULTS
-from minim1.train.batches import Batches, Mixture
+from minim1.train.batches import Batches
 from minim1.train.checkpoint import load
+from minim1.train.settings import Mixture
 
 STEPS = 120
 CONFIG = M1Config(hidden_size=48, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, head_dim=12,

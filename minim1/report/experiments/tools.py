@@ -22,9 +22,8 @@ from minim1.tasks.base import Problem
 from minim1.tasks.errands import ERRANDS
 from minim1.train.agent import AgentTrainer
 from minim1.train.checkpoint import load
-from minim1.train.loop import StageConfig, Trainer
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig
+from minim1.train.loop import Trainer
+from minim1.train.settings import OptimConfig, RLConfig, StageConfig
 
 STEPS, DOCUMENTS, LENGTH, LEARNING_RATE = 150, 24, 256, 1.5e-3
 PRODUCTS, CALLS, HOPS = 0.6, 0.5, (1, 2, 3)  # share of products; of those, worked out with a call; look-ups of a chain

@@ -17,8 +17,8 @@ from torch import Tensor
 from minim1.report.experiments import Experiment, runner
 from minim1.report.experiments import stored as stored_result
 from minim1.train.checkpoint import load
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import Experience, RLConfig, RLTrainer
+from minim1.train.rl import Experience, RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 WINDOWS = (40, 48, 56, 64, 72, 80)  # tokens; M1's, in thousands (report §5)
 ROLLOUTS, PATIENCE = 12, 2  # batches; so a window stays for 2 * PATIENCE of them at least

@@ -16,8 +16,8 @@ from minim1.errors import UserError
 from minim1.parts import Parts
 from minim1.train import pipeline
 from minim1.train.checkpoint import RunFolder, load
-from minim1.train.optim import OptimConfig
-from minim1.train.rl import RLConfig, RLTrainer
+from minim1.train.rl import RLTrainer
+from minim1.train.settings import OptimConfig, RLConfig
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
