@@ -162,9 +162,18 @@ def test_resuming_a_run_with_a_broken_run_json(refused, a_run, corpus_folder, te
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 something else", "half"])
 def test_a_damaged_state_cannot_be_resumed(refused, a_run, corpus_folder, data):
-    path = a_run / "rl" / "state.safetensors"
-    path.write_bytes(path.read_bytes()[:5000] if data == "half" else data)
+    for name in ("state.safetensors", "previous.safetensors"):
+        path = a_run / "rl" / name
+        path.write_bytes(path.read_bytes()[:5000] if data == "half" else data)
     refused(*tiny(corpus_folder, a_run, "--resume", "--quiet"), says="state.safetensors")
+
+
+def test_a_damaged_state_costs_the_steps_since_the_save_before(call, a_run, corpus_folder):
+    model, state = (a_run / "rl" / f"{name}.safetensors" for name in ("model", "state"))
+    before = model.read_bytes()  # the same weights are the same bytes
+    state.write_bytes(state.read_bytes()[:5000])
+    code, _, said = call(*tiny(corpus_folder, a_run, "--resume", "--quiet"))
+    assert code == 0 and "the save before it is whole: step 1" in said and model.read_bytes() == before
 
 
 @pytest.mark.parametrize("verb", [["eval"], ["chat", "--prompt", "hi"], ["rl", "--workers", "1", "--quiet", "--from"]])
@@ -183,7 +192,7 @@ def test_damaged_models_are_refused(verb, damage, refused, a_run, corpus_folder,
         says = "tokenizer.json"
         (a_run / "rl" / says).write_text("{}")
     else:
-        says = "format"
+        says = "config"
         config = a_run / "rl" / "config.json"
         config.write_text(config.read_text().replace('"format": 1', '"format": 2'))
     if verb[0] == "rl":

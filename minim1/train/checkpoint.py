@@ -48,10 +48,10 @@ class Loaded(NamedTuple):
     run: dict  # run.json: settings, versions, stage
 
 
-def seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """The sha256 of names, dtypes, shapes and bytes of tensors, and of the metadata other than `sha256` itself."""
-    rest = {name: text for name, text in metadata.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+def seal(tensors: dict[str, Tensor], note: dict) -> str:
+    """The sha256 of names, dtypes, shapes and bytes of tensors, and of a note (JSON) without its own `sha256`."""
+    said = {name: value for name, value in note.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
@@ -59,14 +59,24 @@ def seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole, with its seal."""
-    metadata = {**metadata, "sha256": seal(tensors, metadata)}
-    write_whole(path, lambda part: save_file(tensors, part, metadata=metadata))
+def write_tensors(path: Path, tensors: dict[str, Tensor], note: dict) -> None:
+    """Write a safetensors file whole, with a note and its seal; the same tensors and note give the same bytes."""
+    sealed = json.dumps({**note, "sha256": seal(tensors, note)}, sort_keys=True)
+
+    def write(part: Path) -> None:
+        save_file(tensors, part, metadata={"format": "pt", "minim1": sealed})  # transformers wants the first
+        with open(part, "rb+") as file:  # the library leaves the order of the two to chance
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            file.seek(8)
+            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+
+    write_whole(path, write)
 
 
-def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; a seal is checked, with `sealed` there must be one.
+def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and note of a safetensors file; the seal is checked where there is one; with `sealed` there must be.
 
     Raises: UserError when the file is missing, cut short, changed or something else.
     """
@@ -80,14 +90,18 @@ def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor]
             f"{path} is not a whole safetensors file ({error}); it is damaged or something else: "
             "use another checkpoint"
         ) from None
-    if sealed and "sha256" not in metadata:
+    try:
+        note = json.loads(metadata.get("minim1", "{}"))
+    except (ValueError, RecursionError):
+        note = None
+    if not isinstance(note, dict) or "sha256" in note and note["sha256"] != seal(tensors, note):
+        raise UserError(f"{path} is damaged: it is not what its sha256 was made of; use another checkpoint")
+    if sealed and "sha256" not in note:
         raise UserError(
             f"{path} carries no sha256 of its own; it is damaged or was not written by minim1: use another checkpoint, or "
             "bring this one in by `minim1 import`"
         )
-    if "sha256" in metadata and metadata["sha256"] != seal(tensors, metadata):
-        raise UserError(f"{path} is damaged: it is not what its sha256 was made of; use another checkpoint")
-    return tensors, metadata
+    return tensors, note
 
 
 def _json_sha256(path: Path) -> str:
@@ -133,7 +147,7 @@ def save_model(model: MiniM1, folder: Path, dtype: torch.dtype = torch.float32) 
     }
     write_whole(folder / "config.json", model.config.save)
     beside = {name: _json_sha256(folder / name) for name in COMPANIONS if (folder / name).exists()}
-    write_tensors(folder / "model.safetensors", tensors, {"format": "pt", **beside})
+    write_tensors(folder / "model.safetensors", tensors, beside)
 
 
 def read_model_file(folder: Path) -> dict[str, Tensor]:
@@ -142,9 +156,9 @@ def read_model_file(folder: Path) -> dict[str, Tensor]:
     Raises: UserError for a damaged or foreign file, and when config or tokenizer beside it are not what they were.
     """
     path = folder / "model.safetensors"
-    tensors, metadata = read_tensors(path, sealed=True)
+    tensors, note = read_tensors(path, sealed=True)
     for name in COMPANIONS:
-        if name in metadata and metadata[name] != _json_sha256(folder / name):
+        if name in note and note[name] != _json_sha256(folder / name):
             raise UserError(
                 f"{folder / name} was changed after {path.name} had been saved beside it; restore the file of this run"
             )
@@ -214,10 +228,9 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _note(path: Path, metadata: dict[str, str]) -> tuple[int, dict]:
-    """(step, progress) in the metadata of a state file."""
+def _standing(path: Path, note: dict) -> tuple[int, dict]:
+    """(step, progress) in the note of a state file."""
     try:
-        note = json.loads(metadata["minim1"])
         found, step, progress = note["format"], int(note["step"]), dict(note["progress"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is damaged or was not written by minim1; start a new run in another folder") from None
@@ -280,8 +293,8 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
-                tensors, metadata = read_tensors(path, sealed=True)
-                step, progress = _note(path, metadata)
+                tensors, note = read_tensors(path, sealed=True)
+                step, progress = _standing(path, note)
             except UserError as mistake:
                 mistakes.append(mistake)
                 continue
@@ -296,7 +309,7 @@ class RunFolder:
         """Save everything after `step` steps: first the state (the truth), then the model file."""
         tensors = {f"model.{name}": p.detach().cpu() for name, p in model.named_parameters()}
         tensors |= {f"optimizer.{name}": t.detach().cpu().contiguous() for name, t in optimizer.state().items()}
-        note = {"minim1": json.dumps({"format": FORMAT, "step": step, "progress": progress})}
+        note = {"format": FORMAT, "step": step, "progress": progress}
         self._keep_previous()
         write_tensors(self.path / "state.safetensors", tensors, note)
         save_model(model, self.path)

@@ -98,6 +98,16 @@ def test_an_unsaved_run_starts_at_zero(make_model, tokenizer, tmp_path):
     assert folder.saved_step() is None and folder.resume(model, optimiser(model)) == (0, {})
 
 
+def test_the_same_run_gives_the_same_bytes(saved, tmp_path):
+    folder, model, optimizer = saved
+    for name in ("model.safetensors", "state.safetensors"):
+        written = set()
+        for _ in range(6):
+            folder.save(model, optimizer, 2, {"tokens": 5, "seconds": 1.5})
+            written.add((folder.path / name).read_bytes())
+        assert len(written) == 1
+
+
 def test_tensors_have_m1s_names(saved, make_model):
     names = set(load_file(saved[0].path / "model.safetensors"))
     layer = ["input_layernorm", "post_attention_layernorm", "block_sparse_moe.gate"]
@@ -302,13 +312,20 @@ def test_something_else_is_refused(saved, make_model, name, data):
         dict(reading(folder, make_model))[name]()
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"minim1": "not json"}, {"minim1": "[]"}, {"minim1": '{"format": 1}'},
-                                      {"minim1": '{"format": 2, "step": 1, "progress": {}}'}])
+def sealed(tensors, **note):
+    return {"minim1": json.dumps({**note, "sha256": checkpoint.seal(tensors, note)})}
+
+
+@pytest.mark.parametrize("metadata", [
+    lambda _: None, lambda _: {"format": "pt"}, lambda _: {"minim1": "not json"}, lambda _: {"minim1": "[]"},
+    lambda _: {"minim1": '{"format": 1, "step": 1, "progress": {}}'}, lambda tensors: sealed(tensors, format=1),
+    lambda tensors: sealed(tensors, format=2, step=1, progress={}),
+])
 def test_a_state_of_another_program_or_format_is_refused(saved, make_model, metadata):
     folder = saved[0]
     path = folder.path / "state.safetensors"
     tensors = load_file(path)
-    save_file(tensors, path, metadata=metadata and {**metadata, "sha256": checkpoint.seal(tensors, metadata)})
+    save_file(tensors, path, metadata=metadata(tensors))
     with pytest.raises(UserError, match=r"state\.safetensors"):
         folder.saved_step()
     model = make_model()
@@ -338,7 +355,7 @@ def test_another_architecture_is_refused(saved, change):
         tensors["model.layers.1.block_sparse_moe.experts.gate_up_proj"] = tensors.pop(expert)
     else:
         tensors = {"transformer.wte.weight": torch.zeros(4, 4)}
-    checkpoint.write_tensors(path, tensors, {"format": "pt"})
+    checkpoint.write_tensors(path, tensors, {})
     with pytest.raises(UserError, match=r"model\.safetensors"):
         load(folder.path)
 
