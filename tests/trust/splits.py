@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from minim1 import workers
@@ -73,10 +75,18 @@ def reinforcement(shared: Workers, micro_rows: int) -> torch.Tensor:
     return trainer.optimizer.gradient
 
 
-def with_ddp(shared: Workers, kind: str) -> torch.Tensor:
-    """The same gradients by PyTorch's own DistributedDataParallel, which averages where sums are asked for."""
+def sharded(net: MiniM1, size: int) -> MiniM1:
+    """PyTorch's FSDP2: each process keeps a part of every parameter."""
+    mesh = init_device_mesh("cpu", (size,))
+    for layer in net.model.layers:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
+
+
+def by_torch(shared: Workers, kind: str, engine: str) -> torch.Tensor:
+    """The same gradients by PyTorch's own engines, DDP and FSDP2, which average where sums are asked for."""
     net = model()
-    rows, wrapped = batch(), DistributedDataParallel(net)
+    rows, wrapped = batch(), DistributedDataParallel(net) if engine == "DDP" else sharded(net, shared.size)
     mine = slice(shared.rank, None, shared.size)
     part = rows.slice(mine)
     logits = wrapped(part.input_ids, document_ids=part.document_ids).logits
@@ -89,7 +99,8 @@ def with_ddp(shared: Workers, kind: str) -> torch.Tensor:
         loss = cispo_loss(logprobs, drawn.old_logprobs, drawn.advantages, drawn.mask, total_tokens=rows.num_targets,
                           total_sequences=ROWS).loss
     (shared.size * loss).backward()
-    return torch.cat([p.grad.flatten() for p in net.parameters()])
+    gradients = (p.grad.full_tensor() if engine == "FSDP2" else p.grad for p in net.parameters())
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def every_way(shared: Workers) -> dict[str, torch.Tensor]:
@@ -99,7 +110,7 @@ def every_way(shared: Workers) -> dict[str, torch.Tensor]:
         for micro_rows in MICRO_ROWS:
             found[f"{kind}, {micro_rows} rows at once"] = gradient(shared, micro_rows).clone()
         if shared.size > 1:
-            found[f"{kind}, DDP"] = with_ddp(shared, kind)
+            found |= {f"{kind}, {engine}": by_torch(shared, kind, engine) for engine in ("DDP", "FSDP2")}
     return found
 
 

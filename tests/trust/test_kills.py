@@ -101,7 +101,7 @@ def whole(recipe, tmp_path_factory):
 def test_killed_at_random_moments(processes, recipe, whole, tmp_path, tries, tally, capfd):
     expected, seconds = whole
     kills, rng, run, patience = 0, random.Random(0), 0, 1.2 * seconds
-    while kills < tries(6, 200):
+    while kills < tries(6, 120):
         out, told, floor = tmp_path / str(run), tmp_path / f"told {run}", {}
         while True:
             process = processes.Process(target=train, args=(job(recipe, out), told))
@@ -158,7 +158,7 @@ def die_at(the_job, told, point: int) -> None:
 
 def test_killed_at_every_point_of_its_saves(processes, recipe, whole, tmp_path, tries, tally):
     """One run, killed again and again a little later; everyday at some of the points."""
-    point, step, run, finished = 0, tries(41, 1), 0, False
+    point, step, run, finished = 0, tries(41, 3), 0, False
     while not finished:
         out, told = tmp_path / str(run), tmp_path / f"told {run}"
         process = processes.Process(target=die_at, args=(job(recipe, out), told, point))
@@ -173,4 +173,4 @@ def test_killed_at_every_point_of_its_saves(processes, recipe, whole, tmp_path, 
         assert_same(ends(out), whole[0])
         assert not list(out.rglob("*.part"))
         point, run = point + step, run + 1
-    assert run > tries(3, 100)
+    assert run > tries(3, 30)

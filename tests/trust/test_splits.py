@@ -1,4 +1,4 @@
-"""The gradient does not depend on how its rows are split: micro-batches, processes of torchrun, PyTorch's own DDP."""
+"""The gradient does not depend on how its rows are split: micro-batches, processes of torchrun, PyTorch's DDP and FSDP2."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def test_processes_and_a_run_that_changes_their_number(alone, whole, tokenizer, 
         subprocess.run([*TORCHRUN, str(size), str(Path(splits.__file__)), str(tmp_path)], check=True, timeout=300)
         splits.go_on(run, 9, Workers())
         found = load_file(tmp_path / f"{size}.safetensors")
-        assert len(found) == 2 * len(splits.MICRO_ROWS) + 2
+        assert len(found) == 2 * (len(splits.MICRO_ROWS) + 2)
         for name, gradient in found.items():
             assert_equal(gradient, alone[f"{name.partition(',')[0]}, {splits.ROWS} rows at once"])
             tally("splits compared")
