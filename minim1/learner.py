@@ -76,10 +76,10 @@ def origin(function: Callable) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line, with what a terminal would obey or cannot show as Python spells it.
+    r"""On one line, with what a terminal would obey or cannot show as Python spells it.
 
-    >>> printable("a\x1b[2J\nb")
-    'a\\x1b[2J\\nb'
+    >>> print(printable("a\x1b[2J\nb"))
+    a\x1b[2J\nb
     """
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 

@@ -222,6 +222,8 @@ def configure(c) -> None:
                 if "data" in output:
                     output.data = {kind: text for kind, text in output.data.items() if kind in SHOWN}
                     output.metadata = {}
+            if "outputs" in cell:
+                cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
             return cell, resources
 
     def steps(converter, name: str, old: type, new: type) -> list:
