@@ -116,7 +116,9 @@ class M1Config:
                 "give one entry for each layer, or leave it out for M1's 7:1 pattern"
             )
         if not all(type(kind) is int and kind in (LIGHTNING, SOFTMAX) for kind in self.attn_type_list):
-            raise UserError(f"attn_type_list is {list(self.attn_type_list)!r:.300}; only 0 (lightning) and 1 (softmax) exist")
+            raise UserError(
+                f"attn_type_list is {list(self.attn_type_list)!r:.300}; only 0 (lightning) and 1 (softmax) exist"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"{self.num_attention_heads} query heads cannot share {self.num_key_value_heads} key/value heads; "

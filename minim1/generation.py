@@ -107,7 +107,7 @@ def sample_token(
 def context_length(model) -> float:
     """How many tokens a row may have: `max_position_embeddings`; no limit for a model without a config.
 
-    The network itself would go on, but nobody said what is right beyond (to try it, call the model).
+    The network itself would go on, but its config does not vouch for what it says there (to try it, call the model).
     """
     return model.config.max_position_embeddings if hasattr(model, "config") else math.inf
 

@@ -92,7 +92,7 @@ def parse_tool_calls(text: str) -> list[dict]:
 
 
 def _read_line(line: str):
-    """The JSON value of a line; None if it cannot be read, or not be written again, as what a tool was given must be."""
+    """The JSON value of a line; None if it cannot be read, or could not be written into a conversation again."""
     try:
         value = _STRICT.decode(line)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -40,7 +40,7 @@ class Tool:
 
     def __post_init__(self) -> None:
         for name, schema in self.parameters.get("properties", {}).items():
-            if schema.get("type") not in TYPES:
+            if str(schema.get("type")) not in TYPES:  # JSON schema allows a list, too
                 raise UserError(
                     f"The argument {name} of the tool {self.name} has the type {schema.get('type')!r}, which cannot be "
                     f"checked; choose one of {', '.join(TYPES)}."
@@ -86,7 +86,7 @@ def check_arguments(schema: Mapping, arguments: Mapping) -> str | None:
         if name not in properties:
             return f"There is no argument {name!r:.40}; there are {', '.join(properties) or 'none'}."
         kind, choices = properties[name].get("type"), properties[name].get("enum")
-        fits = isinstance(value, TYPES.get(kind, ())) and (kind == "boolean" or not isinstance(value, bool))
+        fits = isinstance(value, TYPES.get(str(kind), ())) and (kind == "boolean" or not isinstance(value, bool))
         if not fits:
             return f"The argument {name} is {value!r:.40}, but must be of type {kind}."
         if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN too

@@ -1,15 +1,17 @@
 """The same weights give the same logits and gradients as transformers' `MiniMaxForCausalLM`.
 
-Theirs has no partial rotary and starts with softmax layers unless told; it decodes rightly only with explicit
-positions, and its slopes agree with M1's for head counts that are powers of two.
+Theirs decodes rightly only with explicit positions, and its slopes agree with M1's for head counts that are powers of
+two. What its config and weights are called is `minim1.interop`'s business.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from minim1.config import LIGHTNING, M1Config
+from minim1.config import M1Config
+from minim1.interop import hf_config, rotary_order
 from minim1.model.decoder import MiniM1
+from minim1.report.bench.models import hf_names
 
 minimax = pytest.importorskip("transformers.models.minimax")
 
@@ -30,38 +32,12 @@ def ours(rotary_dim=16, **changes):
 
 
 def theirs(config):
-    settings = dict(SIZES)
-    for kind, name in (("full_attention", "full_attn"), ("linear_attention", "linear_attn"), ("mlp", "mlp")):
-        for factor in ("alpha", "beta"):
-            settings[f"{name}_{factor}_factor"] = getattr(config, f"layernorm_{kind}_{factor}")
-    return minimax.MiniMaxForCausalLM(
-        minimax.MiniMaxConfig(
-            **settings, hidden_act="silu", max_position_embeddings=4096, block_size=BLOCK,
-            layer_types=["linear_attention" if kind == LIGHTNING else "full_attention" for kind in config.attn_type_list],
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}, router_jitter_noise=0.0,
-            output_router_logits=False, sliding_window=None, attention_dropout=0.0, tie_word_embeddings=False,
-            bos_token_id=None, eos_token_id=None, pad_token_id=None,
-        )
-    ).eval()
-
-
-def their_names(tensors):
-    """Our names and stacked experts to theirs: gate (w1) and up (w3) in one tensor, w2 as down."""
-    found = {}
-    for name, tensor in tensors.items():
-        name = name.replace(".block_sparse_moe.", ".mlp.")
-        if name.endswith("experts.w1"):
-            up = tensors[name.replace(".mlp.", ".block_sparse_moe.").replace("w1", "w3")]
-            found[name.replace("w1", "gate_up_proj")] = torch.cat([tensor, up], 1)
-        elif name.endswith("experts.w2"):
-            found[name.replace("w2", "down_proj")] = tensor
-        elif not name.endswith("experts.w3"):
-            found[name] = tensor
-    return found
+    here = {"block_size": BLOCK, "pad_token_id": None}  # a padding token's embedding would get no gradient
+    return minimax.MiniMaxForCausalLM(minimax.MiniMaxConfig(**hf_config(config) | here)).eval()
 
 
 def load(model, tensors):
-    missing, unexpected = model.load_state_dict(their_names(tensors), strict=False)
+    missing, unexpected = model.load_state_dict(hf_names(tensors), strict=False)
     assert not unexpected and all(name.endswith(("slope_rate", "_decay")) for name in missing)
     return model
 
@@ -101,7 +77,7 @@ def test_gradients(pair, length):
         losses.append(F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
         losses[-1].backward()
     torch.testing.assert_close(*losses, atol=1e-5, rtol=0)
-    found = their_names({name: parameter.grad for name, parameter in model.named_parameters()})
+    found = hf_names({name: parameter.grad for name, parameter in model.named_parameters()})
     expected = {name: parameter.grad for name, parameter in reference.named_parameters()}
     assert found.keys() == expected.keys()
     for name in expected:
@@ -140,24 +116,18 @@ def test_left_padding(pair):
     close(found[mask.bool()], expected[mask.bool()])
 
 
-@pytest.mark.parametrize("rotary_dim", [8, 4])
+@pytest.mark.parametrize("rotary_dim", [8, 4, 0])
 def test_partial_rotary(rotary_dim):
     """Their full rotary, made partial: rows of q and k permuted so that its pairs are ours, other frequencies 0."""
     model = ours(rotary_dim)
-    half, dim = rotary_dim // 2, 16
-    order = torch.tensor(
-        [*range(half), *range(rotary_dim, rotary_dim + dim // 2 - half), *range(half, rotary_dim),
-         *range(rotary_dim + dim // 2 - half, dim)]
-    )
-    assert sorted(order.tolist()) == list(range(dim))
-    weights = dict(model.state_dict())
+    weights, order = dict(model.state_dict()), rotary_order(model.config)
     for name in weights:
         if name.endswith(("self_attn.q_proj.weight", "self_attn.k_proj.weight")):
-            weights[name] = weights[name].unflatten(0, (-1, dim))[:, order].flatten(0, 1)
+            weights[name] = weights[name].unflatten(0, (-1, 16))[:, order].flatten(0, 1)
     reference = load(theirs(model.config), weights)
-    frequencies = torch.zeros(dim // 2)
-    frequencies[:half] = 1e7 ** -(2 * torch.arange(half) / rotary_dim)
-    reference.model.rotary_emb.inv_freq = frequencies
+    exponents = torch.arange(0, rotary_dim, 2) / max(rotary_dim, 1)
+    torch.testing.assert_close(reference.model.rotary_emb.inv_freq[: rotary_dim // 2], 1e7**-exponents)
+    assert (reference.model.rotary_emb.inv_freq[rotary_dim // 2 :] < 1e-29).all()
     ids = tokens(2, 75)
     with torch.no_grad():
         close(model(ids).logits, reference(ids, use_cache=False).logits)

@@ -19,7 +19,7 @@ def pytest_configure(config) -> None:
     config.stash[COUNTS], config.stash[BEGAN] = Counter(), time.time()
     slow_is_fine = dict(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("everyday", max_examples=60, derandomize=True, **slow_is_fine)
-    settings.register_profile("soak", max_examples=1000, **slow_is_fine)
+    settings.register_profile("soak", max_examples=400, **slow_is_fine)
     settings.load_profile("soak" if config.getoption("--soak") else "everyday")
 
 
