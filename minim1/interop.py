@@ -111,7 +111,7 @@ def read_model(folder: str | Path) -> MiniM1:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; give a folder that `minim1 export` or transformers wrote")
-    values = _read_json(folder / "config.json")
+    values = read_json(folder / "config.json")
     config, is_hf = read_config(values), values["model_type"] == MODEL_TYPES["hf"]
     tensors = _read_weights(folder)
     tables = {name: tensors.pop(name) for name in list(tensors) if is_hf and name.endswith(DECAYS)}
@@ -270,7 +270,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of the folder's model.safetensors, or of the shards in its index."""
     names = {"model.safetensors"}
     if (folder / INDEX).exists():
-        shards = _read_json(folder / INDEX).get("weight_map")
+        shards = read_json(folder / INDEX).get("weight_map")
         names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
         if not names or any(Path(name).name != name for name in names):
             raise UserError(f"{folder / INDEX} has no weight_map of files beside it; restore the index of this checkpoint")
@@ -282,15 +282,6 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         if not tensor.is_floating_point():
             raise UserError(f"{folder}: {name} is {tensor.dtype}; expected floating-point weights, none that are quantised")
     return tensors
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return read_json(path)
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets without end
-        raise UserError(f"{path} is not readable JSON ({error}); restore it") from None
 
 
 # ---------------------------------------------------------------- tokenizer and card
@@ -312,7 +303,7 @@ def _write_tokenizer(tokenizer: Tokenizer, config: M1Config, folder: Path, seal:
 
 def _read_tokenizer(folder: Path, scratch: Path) -> Tokenizer:
     """The tokenizer of an export, without what the export and transformers put around it."""
-    spec = _read_json(folder / "tokenizer.json") | {"post_processor": None, "truncation": None, "padding": None}
+    spec = read_json(folder / "tokenizer.json") | {"post_processor": None, "truncation": None, "padding": None}
     write_json(scratch / "tokenizer.json", spec | ({"normalizer": None} if spec.get("normalizer") == UNSEAL else {}))
     return Tokenizer.from_file(scratch / "tokenizer.json")
 

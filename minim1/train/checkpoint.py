@@ -37,7 +37,7 @@ from minim1.train.files import SHIPPED, find_run, make_folder, read_json, write_
 
 COMPANIONS = ("config.json", "tokenizer.json")
 _EXPERTS = ".block_sparse_moe.experts."
-_EXPERT = re.compile(rf"(.*){re.escape(_EXPERTS)}(\d+)\.(\w+)\.weight")
+_EXPERT = re.compile(rf"(.*){re.escape(_EXPERTS)}(\d{{1,5}})\.(\w+)\.weight")
 
 
 class Loaded(NamedTuple):
@@ -131,7 +131,8 @@ def from_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             joined[name] = tensor
     for name, parts in experts.items():
-        if len({part.shape for part in parts.values()}) == 1:  # else it is left out: the architecture is another
+        whole = sorted(parts) == list(range(len(parts))) and len({part.shape for part in parts.values()}) == 1
+        if whole:  # else it is left out: the architecture is another
             joined[name] = torch.stack([parts[expert] for expert in sorted(parts)])
     return joined
 
@@ -142,7 +143,7 @@ def save_model(model: MiniM1, folder: Path, dtype: torch.dtype = torch.float32) 
     The model file vouches for the config, and for the tokenizer.json that is there.
     """
     tensors = {
-        name: tensor.detach().cpu().to(torch.float32 if name.endswith("gate.weight") else dtype).contiguous()
+        name: tensor.detach().cpu().to(torch.float32 if name.endswith(".gate.weight") else dtype).contiguous()
         for name, tensor in to_checkpoint(dict(model.named_parameters())).items()
     }
     write_whole(folder / "config.json", model.config.save)

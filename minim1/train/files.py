@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a run folder made by `minim1 train`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, brackets without end
         raise UserError(f"{path} is not readable JSON ({error}); restore it or train again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, not an object; restore it or train again")

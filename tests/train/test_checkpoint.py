@@ -136,11 +136,11 @@ def test_a_bf16_model_keeps_its_routers_in_fp32(make_model, tokenizer, tmp_path)
     tokenizer.save(tmp_path / "tokenizer.json")
     save_model(model, tmp_path, torch.bfloat16)
     for name, tensor in load_file(tmp_path / "model.safetensors").items():
-        assert tensor.dtype == (torch.float32 if name.endswith("gate.weight") else torch.bfloat16), name
+        assert tensor.dtype == (torch.float32 if name.endswith(".gate.weight") else torch.bfloat16), name
     loaded = load(tmp_path)
     for name, p in loaded.model.named_parameters():
         original = dict(model.named_parameters())[name]
-        expected = original if name.endswith("gate.weight") else original.bfloat16().float()
+        expected = original if name.endswith(".gate.weight") else original.bfloat16().float()
         assert p.dtype == torch.float32 and torch.equal(p, expected), name
     with safe_open(str(tmp_path / "model.safetensors"), framework="pt") as file:
         assert file.metadata()["format"] == "pt"  # transformers refuses a file without

@@ -25,11 +25,11 @@ AT_ONCE = [  # (command, words of the sentence): nothing of torch is needed to s
     ("chat --budget x", "budget"),
     ("export nowhere --to hf --out x", "nowhere"),
     ("export shipped --to gguf --out x", "gguf"),
-    ("import nowhere --out x", "nowhere"),
 ]
 WITH_TORCH = [
     ("train --device cuda", "cuda"), ("train --corpus nowhere", "nowhere"), ("claims 99", "99"), ("check 99.1", "99.1"),
     ("count --preset huge", "huge"), ("bench rl --mine nothing:there", "nothing"), ("report nowhere", "nowhere"),
+    ("import nowhere --out x", "nowhere"),
     ("train --part policy_loss=nowhere:mine", "nowhere"), ("train --config nowhere.json", "nowhere.json"),
 ]
 
