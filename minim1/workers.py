@@ -118,9 +118,10 @@ def run(count: int, function: Callable, *args, timeout: float = 1800):
                 with open(mistake, encoding="utf-8") as file:
                     raise UserError(file.read()) from None
             if lost and killed:
+                number = -others[killed[0] - 1].exitcode
                 raise UserError(
-                    f"worker {killed[0]} of {count} was ended from outside (signal {-others[killed[0] - 1].exitcode}), perhaps for "
-                    "want of memory; what was saved is intact: go on with --resume, if need be with fewer --workers or --micro-rows"
+                    f"worker {killed[0]} of {count} was ended from outside (signal {number}), perhaps for want of memory; what "
+                    "was saved is intact: go on with --resume, if need be with fewer --workers or --micro-rows"
                 ) from None
             if lost and failed:
                 raise RuntimeError("another worker failed; its traceback is above") from error

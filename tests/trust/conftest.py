@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from minim1.report.experiments import RESULTS, provenance, write_result
@@ -21,6 +22,12 @@ def pytest_configure(config) -> None:
     settings.register_profile("everyday", max_examples=60, derandomize=True, **slow_is_fine)
     settings.register_profile("soak", max_examples=400, **slow_is_fine)
     settings.load_profile("soak" if config.getoption("--soak") else "everyday")
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers():
+    """Training switches them off for its thread; hypothesis makes them up, and is right to wonder where they are."""
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
