@@ -162,6 +162,7 @@ def join(process: Launched, device: str) -> Iterator[Workers]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Workers(process.rank, process.size)
+        dist.barrier()  # torchrun would end the others with the first that has trouble on its way out
     finally:
         dist.destroy_process_group()
 

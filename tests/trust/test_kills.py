@@ -159,7 +159,7 @@ def die_at(the_job, told, point: int) -> None:
 
 def test_killed_at_every_point_of_its_saves(processes, recipe, whole, tmp_path, tries, tally):
     """One run, killed again and again a little later; everyday at some of the points."""
-    point, step, run, finished = 0, tries(41, 3), 0, False
+    point, step, run, finished = 0, tries(41, 4), 0, False
     while not finished:
         out, told = tmp_path / str(run), tmp_path / f"told {run}"
         process = processes.Process(target=die_at, args=(job(recipe, out), told, point))
@@ -174,4 +174,4 @@ def test_killed_at_every_point_of_its_saves(processes, recipe, whole, tmp_path, 
         assert_same(ends(out), whole[0])
         assert not list(out.rglob("*.part"))
         point, run = point + step, run + 1
-    assert run > tries(3, 30)
+    assert run > tries(3, 25)

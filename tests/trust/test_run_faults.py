@@ -47,11 +47,11 @@ def start(options):
 
 
 def ended(process, code: int) -> str:
-    """The last line of what a process said, after it ended with this code."""
+    """The last line that minim1 said in a process, after it ended with this code."""
     said = process.communicate(timeout=120)[1]
     assert process.returncode == code, said[-2000:]
     assert code == 1 or "Traceback" not in said
-    return re.split(r"[\n\r]", said.rstrip())[-1]
+    return "" if code == 0 else [line for line in re.split(r"[\n\r]", said) if line.startswith("minim1: ")][-1]
 
 
 def wait_for_a_save(process, folder, step: int = 1) -> None:
