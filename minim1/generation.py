@@ -123,7 +123,8 @@ def _check(model, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
         )
     size = model.config.vocab_size if hasattr(model, "config") else 2**63
     forced = () if sampling.thinking_budget is None else (sampling.end_think_id,)
-    wrong = next((i for ids in (*prompts, sampling.stop_ids, forced) for i in ids if not 0 <= i < size), None)
+    bounds = [*((ids, size) for ids in (*prompts, forced)), (sampling.stop_ids, 2**63)]  # a stop may be one that never comes
+    wrong = next((i for ids, end in bounds for i in ids if not 0 <= i < end), None)
     if wrong is not None:
         raise UserError(
             f"the id {wrong} is outside the vocabulary of {size} tokens; encode with this model's own tokenizer"

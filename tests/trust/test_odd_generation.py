@@ -113,7 +113,7 @@ def test_prompts_that_cannot_be_read(model, prompts, words):
         generate(model, prompts, Sampling(max_new_tokens=2))
 
 
-@pytest.mark.parametrize("wrong", [dict(stop_ids=(8, 420)), dict(stop_ids=(-1,)), dict(stop_ids=(2**70,)),
+@pytest.mark.parametrize("wrong", [dict(stop_ids=(8, -1)), dict(stop_ids=(2**70,)),
                                    dict(thinking_budget=0, think_id=9, end_think_id=420)])  # fmt: skip
 def test_settings_with_ids_that_the_model_has_not(model, wrong):
     with pytest.raises(UserError, match="is outside the vocabulary of 420 tokens"):
