@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -255,20 +255,18 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AcquireReturnProxy:
         """Hold it while writing here (`with run.lock():`); the system lets go of it when the process ends, however.
 
         Raises: UserError when another process holds it.
         """
         make_folder(self.path)
-        lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            return FileLock(self.path / ".lock").acquire(timeout=0)
         except Timeout:
             raise UserError(
                 f"another run is writing into {self.path} at this moment; wait for its end, or choose another folder with --out"
             ) from None
-        return lock
 
     def create(self, settings: dict, tokenizer: Tokenizer) -> None:
         """Start a run here: settings and versions to run.json, the tokenizer beside it, an empty metrics.jsonl."""
