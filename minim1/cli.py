@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         if not _out_of_memory(error):
             raise
         why = str(error).partition("\n")[0] or type(error).__name__
-        how = "take less --micro-rows or --workers; what was saved is intact: go on with --resume"
-        how = how if hasattr(arguments, "resume") else "ask for less at once"
+        how = ("take less --micro-rows or --workers; what was saved is intact: go on with --resume"
+               if hasattr(arguments, "resume") else "ask for less at once")
         print(f"minim1: the memory of this machine is not enough ({why}); {how}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
