@@ -26,6 +26,7 @@ from minim1.train.checkpoint import load
 from minim1.train.losses import policy_loss as named_loss
 from minim1.train.rl import RLTrainer
 from minim1.train.settings import OptimConfig, RLConfig
+from minim1.workers import keep_memory
 
 ROLLOUTS, RATE = 12, 2e-5
 
@@ -196,12 +197,14 @@ def run(arm: str, seed: int, scale: str) -> list[dict]:
         return train(arm, seed, 1, prompts=16, samples=2, problems=8)
     if scale == "gpu":
         return train(arm, seed, prompts=64, problems=1024, device="cuda")
+    keep_memory()  # as `minim1 rl` does
     return train(arm, seed)
 
 
 COMPARED = tuple(f"{loss}{how}" for how in ("", ", 1 update") for loss in ("cispo", "dapo", "grpo"))
+LONGEST_FIRST = sorted(ARMS, key=lambda arm: ARMS[arm].updates)  # two processes then end at nearly the same time
 EXPERIMENT = Experiment(
-    "policies", {arm: range(5 if arm in COMPARED else 3) for arm in ARMS}, run,
+    "policies", {arm: range(5 if arm in COMPARED else 3) for arm in LONGEST_FIRST}, run,
     {"rollouts": ROLLOUTS, "groups": GROUPS, "old_probability": OLD_PROBABILITY, "rate": RATE},
     beside=["ppo", *(arm for arm in ARMS if "large step" in arm)],
 )
