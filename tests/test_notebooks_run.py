@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -25,7 +26,7 @@ pytest.importorskip("nbval")
 ROOT = notebooks.root()
 PATHS = {f"{part}/{path.name}": path for part in ("chapters", "solutions", "exercises")
          for path in sorted((ROOT / part).glob("*.ipynb"))}
-SECONDS = 60  # of one notebook at scale `smoke`, pytest included; 15 are wanted, on a machine that does nothing else
+SECONDS = 60  # of one notebook at scale `smoke`, pytest included, beside another; 15 are wanted, on an idle machine
 COMPARED = 0.5  # least share of a chapter's cells with output that nbval compares
 TAG = "nbval-check-output"
 
@@ -89,15 +90,28 @@ def say_not_started(path):
     return checks
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_every_cell_runs(place, name, capsys):
-    """Chapters from a fresh kernel, solutions, and exercises that are blank: there every check says "not started"."""
+def timed(folder, name):
+    """`nbval`, and the seconds that it took; blank exercises are to say at each check "not started"."""
     if name.startswith("exercises/"):
         chapter = PATHS[name].stem.split("_")[0]
-        assert say_not_started(place / name) == sum(exercise.chapter == chapter for exercise in EXERCISES.values())
+        assert say_not_started(folder / name) == sum(exercise.chapter == chapter for exercise in EXERCISES.values())
     begun = time.perf_counter()
-    code, said = nbval(place, name)
-    seconds = time.perf_counter() - begun
+    return *nbval(folder, name), time.perf_counter() - begun
+
+
+@pytest.fixture(scope="module")
+def runs(request, place):
+    """The runs of all notebooks asked for by name, two at a time: much of one is the start of a kernel, and waiting."""
+    asked = [item.callspec.params["name"] for item in request.session.items if item.originalname == "test_every_cell_runs"]
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(timed, place, name) for name in asked}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_every_cell_runs(runs, name, capsys):
+    """Chapters from a fresh kernel, solutions, and exercises that are blank: there every check says "not started"."""
+    code, said, seconds = runs[name].result()
     with capsys.disabled():
         print(f"\n{name}: {seconds:.0f} s at scale smoke{'' if without_network() else ', with the network'}")
     assert code == 0, said[-6000:]

@@ -84,7 +84,7 @@ class LightningAttention(nn.Module):
 
     INNER_EPS = 1e-6  # M1's inner norm does not use rms_norm_eps
 
-    def __init__(self, config: M1Config, layer: int, parts: ModelParts) -> None:
+    def __init__(self, config: M1Config, parts: ModelParts) -> None:
         super().__init__()
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
         inner = self.heads * self.head_dim
@@ -92,8 +92,7 @@ class LightningAttention(nn.Module):
         self.output_gate = nn.Linear(config.hidden_size, inner, bias=False)
         self.norm = RMSNorm(inner, self.INNER_EPS)
         self.out_proj = nn.Linear(inner, config.hidden_size, bias=False)
-        slopes = decay_slopes(self.heads, layer, config.num_hidden_layers, config.slopes)
-        self.register_buffer("slopes", slopes, persistent=False)  # fixed: not part of a checkpoint
+        self.register_buffer("slopes", torch.empty(self.heads), persistent=False)  # set by `initialise`; not in a checkpoint
         self.lightning = parts.lightning
         if parts.lightning is lightning_attention:  # the contract knows no blocks; our default does
             self.lightning = partial(lightning_attention, block_size=config.block_size, overwrite_state=True)
@@ -187,7 +186,7 @@ class Block(nn.Module):
     def __init__(self, config: M1Config, layer: int, parts: ModelParts) -> None:
         super().__init__()
         lightning = config.attn_type_list[layer] == LIGHTNING
-        self.self_attn = LightningAttention(config, layer, parts) if lightning else SoftmaxAttention(config, parts)
+        self.self_attn = LightningAttention(config, parts) if lightning else SoftmaxAttention(config, parts)
         self.block_sparse_moe = SparseMoE(config, parts)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -211,7 +210,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config: M1Config, parts: ModelParts) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Not to be drawn here: on the meta device that alone would import torch._dynamo, for two seconds.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer, parts) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -7,6 +7,8 @@ the package (like M1) writes it, and it works on one sequence, one head and one 
 import copy
 import inspect
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -569,3 +571,9 @@ def test_rms_norm_is_torchs_forward_and_backward():
             torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
         with torch.no_grad():
             torch.testing.assert_close(norm(x), wanted, atol=1e-12, rtol=0)
+
+
+def test_a_model_is_made_without_torchs_compiler():
+    """Its import takes longer than all else that `load` does."""
+    code = "import sys; from minim1 import load; load('shipped'); print('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
