@@ -26,7 +26,7 @@ USAGE = """\
 usage: python3 go.py VERB [arguments]        (on Windows: py go.py VERB)
 
   train    train a small MiniMax-M1 from nothing to a reasoning model
-  test     run all tests, in two processes; or what arguments for pytest say, such as `-k router`
+  test     run the tests; arguments go to pytest
   lab      copy missing exercises to work/ and open JupyterLab; arguments go to it; `lab --reset 04`
            instead makes a fresh copy of chapter 04's and keeps yours beside it
   check    check your exercises in work/, all or `04` or `4.2`
@@ -181,7 +181,6 @@ def main(arguments):
         return gpu(rest)
     prepare()
     if verb == "test":
-        rest = rest or ["-n", "2", "--dist", "worksteal"]  # everything: in two processes
         return call([PYTHON, "-m", "pytest", "-q", *rest], cwd=ROOT, env=environment())
     if verb == "mutants":
         return call([PYTHON, "-m", "tests.mutants", *rest], cwd=ROOT, env=environment())

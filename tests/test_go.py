@@ -106,14 +106,6 @@ def test_usage_lists_the_verbs_and_installs_nothing(go, machine, capsys):
     assert machine.calls == []
 
 
-def test_all_tests_run_in_two_processes(go, machine):
-    installed(go, machine)
-    assert go.main(["test"]) == 0
-    [(_, command, options)] = machine.calls
-    assert command[:4] == [str(go.PYTHON), "-m", "pytest", "-q"] and command[4:6] == ["-n", "2"]
-    assert options["cwd"] == go.ROOT
-
-
 def test_test_runs_pytest_in_the_root(go, machine):
     installed(go, machine)
     machine.codes["pytest"] = 1

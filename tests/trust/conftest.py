@@ -18,8 +18,6 @@ COUNTS, BEGAN = pytest.StashKey[Counter](), pytest.StashKey[float]()
 
 def pytest_configure(config) -> None:
     config.stash[COUNTS], config.stash[BEGAN] = Counter(), time.time()
-    if config.getoption("--soak") and config.getoption("numprocesses", None):
-        raise pytest.UsageError("--soak counts in one process; leave -n out")
     slow_is_fine = dict(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("everyday", max_examples=60, derandomize=True, **slow_is_fine)
     settings.register_profile("soak", max_examples=400, **slow_is_fine)
